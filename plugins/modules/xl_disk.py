@@ -35,8 +35,7 @@ notes:
   - A change of the configuration has an effect when C(xl create) is run the next time. When a guest reboots,
     C(xl) uses the configuration with which the guest was created. A changed recipe is used at every start,
     including a reboot.
-  - To attach a disk to a running guest, too, run C(xl block-attach) with the guest and the RV(disk.text) that
-    this module returns. C(xl) then keeps the disk for a reboot and for C(xl save).
+  - With O(live=true), a running guest gets the disk now, too.
   - A plaintext key in a table is refused. A recipe names a key in the kernel's keyring instead.
   - Diffs only show the disk and its recipe.
 options:
@@ -121,11 +120,27 @@ options:
     default: false
   live:
     description:
-      - Whether the disk of the running guest grows, too, if it is shorter than what O(source) and O(size)
-        say. It must be that of O(source); another disk there is an error.
-      - A disk that the guest does not have yet is not attached, and it is not an error if the guest does not
-        run.
-      - Requires pyxs (Debian's package is python3-pyxs).
+      - Whether the running guest gets or loses the disk now, too. C(xl) attaches and detaches it, so it keeps
+        the disk for a reboot and for C(xl save).
+      - If the guest has the disk already, it grows if it is shorter than what O(source) and O(size) say.
+        Another disk there is an error, unless O(replace=true).
+      - With O(state=absent), the guest is asked to release the disk, and has O(timeout) seconds for it.
+      - It is not an error if the guest does not run.
+      - Requires pyxs (Debian's package is python3-pyxs), and to attach a disk, the collection's hotplug
+        script.
+    type: bool
+    default: false
+  replace:
+    description:
+      - Whether to replace a disk that the running guest has as O(vdev) and that is another one, has another
+        mode or another device type. Without it, this is an error. Requires O(live=true).
+      - The new disk is made and checked first. Then the guest is asked to release the old disk, and has
+        O(timeout) seconds for it. If it does not answer, the request is withdrawn, and nothing was changed.
+        Then the new disk is attached. If that fails, the old disk is attached again, with its recipe and its
+        line in the configuration, and the error says so.
+      - The guest has no disk there for a moment. B(Unmount it in the guest first). See
+        C(docs/replacing-disks.md) of the collection for what a guest does that uses the disk, and for what is
+        refused.
     type: bool
     default: false
   sealed:
@@ -146,8 +161,8 @@ options:
     type: bool
   timeout:
     description:
-      - How many seconds to wait for reads and writes of the guest to end before its disk grows, and then for
-        blkback to tell the guest the new size.
+      - With O(live=true), how many seconds the guest has to release a disk; and how many to wait
+        for its reads and writes to end before its disk grows, and then for blkback to tell it the new size.
     type: int
     default: 60
   state:
@@ -172,12 +187,13 @@ EXAMPLES = r"""
     config_file: /srv/xen/web1.cfg
     vdev: xvdb
     source: {path: /dev/vg0/web1-data}
-  register: data
 
-- name: Attach it to the running guest, too
-  ansible.builtin.command:
-    argv: [xl, block-attach, web1, "{{ data.disk.text }}"]
-  when: data is changed
+- name: The same, and attach it to the running guest now
+  racefree.block.xl_disk:
+    domain: web1
+    vdev: xvdb
+    source: {path: /dev/vg0/web1-data}
+    live: true
 
 - name: Let the disk grow to 20 GiB, also in the running guest
   racefree.block.xl_disk:
@@ -186,6 +202,14 @@ EXAMPLES = r"""
     source: {file: /srv/guests/web1.raw}
     size: 20G
     live: true
+
+- name: Give the running guest another disk in the same place
+  racefree.block.xl_disk:
+    domain: web1
+    vdev: xvdb
+    source: {file: /srv/guests/web1-data-new.raw}
+    live: true
+    replace: true
 
 - name: Remove it
   racefree.block.xl_disk:
@@ -267,6 +291,32 @@ disk:
       description: The disk in the language of C(xl), for C(xl block-attach).
       type: str
       sample: vdev=xvda,access=w,script=block-racefree,target=recipe:web1-xvda
+replaced:
+  description: >-
+    The disk that was replaced. V(null) if none was, or in check mode.
+  returned: success
+  type: dict
+  contains:
+    path:
+      description: Path of its device. V(null) if the guest was releasing it already.
+      type: str
+      sample: /dev/loop3
+    diskseq:
+      description: Disk sequence number of its device. V(null) if the guest was releasing it already.
+      type: int
+      sample: 41
+    params:
+      description: The target as C(xl block-list) showed it.
+      type: str
+      sample: /dev/loop3
+    mode:
+      description: Whether the guest could only read it (V(r)) or also write to it (V(w)).
+      type: str
+      sample: w
+    device_type:
+      description: What kind of device the guest saw.
+      type: str
+      sample: disk
 error:
   description: The error as structured data.
   returned: failure

@@ -115,11 +115,29 @@ options:
         default: false
       live:
         description:
-          - Whether the disk of the running guest grows, too, if it is shorter than what O(disks[].source) and
-            O(disks[].size) say. It must be that of O(disks[].source); another disk there is an error.
-          - A disk that the guest does not have yet is not attached, and it is not an error if the guest does
-            not run.
-          - Requires pyxs (Debian's package is python3-pyxs).
+          - Whether the running guest gets or loses the disk now, too. C(xl) attaches and detaches it, so it
+            keeps the disk for a reboot and for C(xl save).
+          - If the guest has the disk already, it grows if it is shorter than what O(disks[].source) and
+            O(disks[].size) say. Another disk there is an error, unless O(disks[].replace=true).
+          - With O(disks[].state=absent), the guest is asked to release the disk, and has O(disks[].timeout)
+            seconds for it.
+          - It is not an error if the guest does not run.
+          - Requires pyxs (Debian's package is python3-pyxs), and to attach a disk, the collection's hotplug
+            script.
+        type: bool
+        default: false
+      replace:
+        description:
+          - Whether to replace a disk that the running guest has as O(disks[].vdev) and that is another one,
+            has another mode or another device type. Without it, this is an error. Requires
+            O(disks[].live=true).
+          - The new disk is made and checked first. Then the guest is asked to release the old disk, and has
+            O(disks[].timeout) seconds for it. If it does not answer, the request is withdrawn, and nothing
+            was changed. Then the new disk is attached. If that fails, the old disk is attached again, with
+            its recipe and its line in the configuration, and the error says so.
+          - The guest has no disk there for a moment. B(Unmount it in the guest first). See
+            C(docs/replacing-disks.md) of the collection for what a guest does that uses the disk, and for
+            what is refused.
         type: bool
         default: false
       sealed:
@@ -140,8 +158,9 @@ options:
         type: bool
       timeout:
         description:
-          - How many seconds to wait for reads and writes of the guest to end before its disk grows, and then
-            for blkback to tell the guest the new size.
+          - With O(disks[].live=true), how many seconds the guest has to release a disk; and how many to wait
+            for its reads and writes to end before its disk grows, and then for blkback to tell it the new
+            size.
         type: int
         default: 60
       state:
@@ -197,6 +216,20 @@ EXAMPLES = r"""
         size: 40GiB
         live: true
         timeout: 60
+
+- name: Give two running guests other data disks
+  racefree.block.xl_disks:
+    disks:
+      - domain: web1
+        vdev: xvdb
+        source: {file: /srv/guests/web1-new.raw}
+        live: true
+        replace: true
+      - domain: web2
+        vdev: xvdb
+        source: {file: /srv/guests/web2-new.raw}
+        live: true
+        replace: true
 """
 
 RETURN = r"""
@@ -273,6 +306,32 @@ disks:
           description: The disk in the language of C(xl), for C(xl block-attach).
           type: str
           sample: vdev=xvda,access=w,script=block-racefree,target=recipe:web1-xvda
+    replaced:
+      description: >-
+        The disk that was replaced. V(null) if none was, or in check mode.
+      returned: success
+      type: dict
+      contains:
+        path:
+          description: Path of its device. V(null) if the guest was releasing it already.
+          type: str
+          sample: /dev/loop3
+        diskseq:
+          description: Disk sequence number of its device. V(null) if the guest was releasing it already.
+          type: int
+          sample: 41
+        params:
+          description: The target as C(xl block-list) showed it.
+          type: str
+          sample: /dev/loop3
+        mode:
+          description: Whether the guest could only read it (V(r)) or also write to it (V(w)).
+          type: str
+          sample: w
+        device_type:
+          description: What kind of device the guest saw.
+          type: str
+          sample: disk
     error:
       description: The error as structured data.
       returned: when the entry failed

@@ -130,6 +130,14 @@ def test_a_running_guest(tmp_path, image):
         assert predict_and_run("libvirt_disk", **arguments)["changed"]
         assert "xvdb" in domain_xml.Domain(virsh("dumpxml", name)).recipes()
         refused("libvirt_disk", "another disk", **{**arguments, "source": {"file": image("other.raw")}})
+        # The file, the loop device, the mapped device that libvirt has, and the guest.
+        larger = predict_and_run("libvirt_disk", **arguments, size="32M")
+        assert larger["device"]["size"] == os.path.getsize(path) == 32 * 2**20
+        assert in_guest(name, "cat /sys/block/xvdb/size") == str(32 * 2048)
+        in_guest(name, "echo grown | dd of=/dev/xvdb bs=1M seek=31 conv=notrunc; sync")
+        with open(path, "rb") as file:
+            file.seek(31 * 2**20)
+            assert file.read(5) == b"grown"
         assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         assert (
             ours() == []
@@ -178,6 +186,18 @@ def test_a_running_guest_with_a_snapshot(tmp_path, image):
         arguments = {"domain": name, "vdev": "xvdb", "source": {"table": table}, "live": True, "timeout": 120}
         assert run_module("libvirt_disk", **arguments)["changed"]
         assert not predict_and_run("libvirt_disk", **arguments)["changed"]
+        assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
+        # A disk that is longer than its image gets still longer, with its recipes.
+        for length in (2 * sectors, 4 * sectors):
+            table[0].update(length=length, origin=longer(golden, sectors, length))
+            done = run_module("libvirt_disk", **arguments)
+            assert done["changed"] and done["device"]["size"] == length * 512
+            assert not run_module("libvirt_disk", **arguments)["changed"]
+        assert in_guest(name, "cat /sys/block/xvdb/size") == str(4 * sectors)
+        for text in (virsh("dumpxml", name), virsh("dumpxml", name, "--inactive")):
+            assert json.loads(domain_xml.Domain(text).recipes()["xvdb"])["table"][0]["length"] == 4 * sectors
+        shorter = [dict(table[0], length=2 * sectors, origin=longer(golden, sectors, 2 * sectors))]
+        refused("libvirt_disk", "sectors or more", **{**arguments, "source": {"table": shorter}})
         other = [dict(table[0], cow={"file": image("b.cow")})]
         refused("libvirt_disk", "another disk", **{**arguments, "source": {"table": other}})
         refused(
@@ -188,3 +208,15 @@ def test_a_running_guest_with_a_snapshot(tmp_path, image):
         )
         assert predict_and_run("libvirt_disk", **dict(arguments, state="absent"))["changed"]
         assert ours() == [] and "xvdb" not in virsh("domblklist", name)
+
+
+def longer(golden, sectors, length):
+    """The image as the origin of a longer snapshot."""
+    image = {"file": golden, "read_only": True}
+    return {
+        "read_only": True,
+        "table": [
+            {"start": 0, "length": sectors, "target": "linear", "device": image, "offset": 0},
+            {"start": sectors, "length": length - sectors, "target": "zero"},
+        ],
+    }

@@ -15,6 +15,7 @@ import hotplug
 import ptrace
 import pytest
 import xlutil
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
 from ansible_collections.racefree.block.plugins.module_utils._dm import udev
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import recipe_target
 from ansible_collections.racefree.block.plugins.module_utils._source import (
@@ -22,7 +23,8 @@ from ansible_collections.racefree.block.plugins.module_utils._source import (
     recipe_file,
     resources,
 )
-from conftest import predict_and_run, run_module
+from ansible_collections.racefree.block.plugins.module_utils._xl import xl_command
+from conftest import Failed, predict_and_run, run_module
 from test_hotplug import answers, guest_sum, in_guest, run
 
 pytestmark = [pytest.mark.xen, pytest.mark.gate("trixie")]
@@ -124,6 +126,13 @@ def test_the_life_of_a_guest(disks, tmp_path):
     assert [guest_sum("xvda", NAME), guest_sum("xvdb", NAME)] == sums
     assert len(mapped()) == 1
     assert not run_module("xl_disks", disks=entries)["changed"]
+    # The file grows in the running guest, and is as large after each start below.
+    grown = [entries[0], {**entries[1], "size": "2M", "live": True}]
+    assert predict_and_run("xl_disks", disks=grown)["changed"]
+    assert in_guest("cat /sys/block/xvdb/size", NAME) == "4096"
+    with open(tmp_path / "data.raw", "rb") as file:
+        sums[1] = hashlib.sha256(file.read()).hexdigest()
+    assert guest_sum("xvdb", NAME) == sums[1]
     in_guest("echo written | dd of=/dev/xvda conv=notrunc 2>/dev/null; sync", NAME)
     written = guest_sum("xvda", NAME)
     before = run("xl", "domid", NAME)
@@ -134,6 +143,12 @@ def test_the_life_of_a_guest(disks, tmp_path):
         "the guest to reboot",
     )
     assert [guest_sum("xvda", NAME), guest_sum("xvdb", NAME)] == [written, sums[1]] != sums
+    # Another disk in the same place, which the guest keeps from now on.
+    (tmp_path / "other.raw").write_bytes(os.urandom(1 << 20))
+    entries[1]["source"] = {"file": str(tmp_path / "other.raw")}
+    assert run_module("xl_disk", **entries[1], live=True, replace=True)["replaced"]["params"].endswith("xvdb")
+    sums[1] = hashlib.sha256((tmp_path / "other.raw").read_bytes()).hexdigest()
+    assert guest_sum("xvdb", NAME) == sums[1] and not run_module("xl_disks", disks=entries)["changed"]
     run("xl", "save", NAME, str(tmp_path / "saved"), seconds=300)
     wait_nothing_left()
     run("xl", "restore", str(tmp_path / "saved"), seconds=300)
@@ -147,6 +162,49 @@ def test_the_life_of_a_guest(disks, tmp_path):
     run_module("xl_disks", disks=[{**entry, "state": "absent"} for entry in entries])
     assert not recipe_file.exists(f"{NAME}-xvdb") and not recipe_file.exists(f"{NAME}-xvda")
     assert CONFIG.read_text() == START
+
+
+@pytest.mark.long
+def test_disks_of_a_running_guest(disks, tmp_path, monkeypatch):
+    """
+    Attached, replaced by a table of the same name, detached; and a new disk that fails: the guest, the recipe
+    and the configuration have the old one again.
+    """
+    (snapshot, data), sums = disks
+    run("xl", "create", "-q", str(CONFIG), seconds=300)
+    hotplug.wait_until(lambda: answers(NAME), 240, "the guest to answer")
+    live = {"live": True, "timeout": 60}
+    predict_and_run("xl_disk", **{**snapshot, **live})
+    assert guest_sum("xvda", NAME) == sums[0]
+    with open(tmp_path / "second.cow", "wb") as store:
+        store.truncate(2 << 20)
+    table = [dict(snapshot["source"]["table"][0], cow={"file": str(tmp_path / "second.cow")})]
+    in_guest("echo written | dd of=/dev/xvda conv=notrunc 2>/dev/null; sync", NAME)
+    second = {**snapshot, **live, "source": {"table": table}}
+    with pytest.raises(Failed, match="another disk there.*replace: true"):
+        run_module("xl_disk", **second)
+    before = CONFIG.read_text(), recipe_file.read(f"{NAME}-xvda"), guest_sum("xvda", NAME)
+    with monkeypatch.context() as patch:
+        fails = [GuestError("as if xl failed")]
+        attach = xl_command.attach
+        patch.setattr(xl_command, "attach", lambda *words: attach(*words) if not fails else raise_(fails))
+        with pytest.raises(Failed, match="as if xl failed.*The guest has its old disk .* again"):
+            run_module("xl_disk", **second, replace=True)
+    assert (CONFIG.read_text(), recipe_file.read(f"{NAME}-xvda"), guest_sum("xvda", NAME)) == before
+    assert len(mapped()) == 1
+    run("xl", "pause", NAME)
+    with pytest.raises(Failed, match="It still has the disk, and nothing was changed"):
+        run_module("xl_disk", **{**second, "timeout": 3}, replace=True)
+    run("xl", "unpause", NAME)
+    assert (CONFIG.read_text(), recipe_file.read(f"{NAME}-xvda"), guest_sum("xvda", NAME)) == before
+    predict_and_run("xl_disk", **second, replace=True)
+    assert guest_sum("xvda", NAME) == sums[0] and len(mapped()) == 1
+    predict_and_run("xl_disk", **{**second, "state": "absent"})
+    assert not mapped() and not recipe_file.exists(f"{NAME}-xvda") and CONFIG.read_text() == START
+
+
+def raise_(errors):
+    raise errors.pop()
 
 
 @pytest.mark.parametrize("way", ["gone", "others can write"])

@@ -39,7 +39,7 @@ def read(name: str, writable: bool) -> KeptRecipe:
     source = kept.source
     if isinstance(source, spec.FileSource) and not writable:
         source = source._replace(read_only=True)
-    return kept._replace(source=_named(source, name))
+    return kept._replace(source=recipe_file.named(source, name))
 
 
 def open_device(kept: KeptRecipe, seconds: float) -> Device:
@@ -52,16 +52,6 @@ def open_device(kept: KeptRecipe, seconds: float) -> Device:
         if isinstance(kept.source, spec.TableSource):
             for_guest.reap(resources)
         return _open(resources, kept, limit).duplicate()
-
-
-def _named(source: Source, name: str) -> Source:
-    """
-    The source; a mapped device that has no name gets one of its recipe. So there are never two of them, for
-    example two snapshots over one store, when a guest starts again while blkback still closes the first.
-    """
-    if isinstance(source, spec.TableSource) and not source.name and not source.uuid:
-        return source._replace(name=f"racefree-recipe-{name}", uuid=f"RACEFREE-RECIPE-{name}")
-    return source
 
 
 def _open(resources: Resources, kept: KeptRecipe, limit: Deadline) -> Device:

@@ -16,20 +16,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._base import locks as _locks
-from .._base.errors import BlockError, InvalidValue
+from .._base.errors import BlockError, GuestError, InvalidValue
 from .._base.files import check_path
 from .._hotplug import state
 from .._source import growth, needed_locks, recipe_file, spec
 from .._source import recipe as _recipe
 from .._source.resources import Resources
+from .._xen import guest as _guest
+from .._xen import replacing
 from .._xen import vdev as _vdev
 from .._xenstore.pyxs_store import Store
 from .._xl import config_file, disk_text
 from .._xl.disk_change import DiskChange, DiskRequest
 from .._xl.guest_config import Exchange, GuestConfig
+from .._xl.live_disk import LiveDisk
 from .._xl.running_disk import RunningDisk, find_guest
 from . import sealing
-from .guest_disk import SIZE_ARGUMENTS, check_source_mode, file_to_grow, wanted_size
+from .guest_disk import SIZE_ARGUMENTS, check_replace, check_source_mode, file_to_grow, wanted_size
 from .item import Identities, Item, Params, Plan, check_seconds, error_of, known
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ ARGUMENTS = {
     "device_type": {"type": "str", "choices": ["disk", "cdrom"], "default": "disk"},
     "shared": {"type": "bool", "default": False},
     "live": {"type": "bool", "default": False},
+    "replace": {"type": "bool", "default": False},
     **sealing.BELOW_ARGUMENTS,
     "timeout": {"type": "int", "default": 60},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -68,6 +72,11 @@ class XlDiskItem(Item):
         self.exchange: Exchange | None = None
         # The disk that the running guest has, if that is to grow.
         self.running: RunningDisk | None = None
+        # The disk that the running guest is to get or to lose, and why that failed.
+        self.live: LiveDisk | None = None
+        self._live_error: BlockError | None = None
+        # The guest whose disk is locked, if it runs; None if locks were not asked for, as in check mode.
+        self._locked_domids: tuple[int, ...] | None = None
         # The bytes that the source's file must get, None if it is large enough.
         self._file_size: int | None = None
 
@@ -92,9 +101,7 @@ class XlDiskItem(Item):
         _check_names(params)
         sealing.check_guest_disk(params, "absent")
         check_seconds(params, "timeout", 1)
-        if params["live"] and params["state"] == "absent":
-            wrong = "must be false with state=absent: a running guest keeps the disk until it ends"
-            raise InvalidValue("live", True, wrong)
+        check_replace(params, "absent")
         if params["source"] is None and params["state"] == "present":
             raise InvalidValue("source", None, "must be given with state=present")
         if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "present":
@@ -127,40 +134,47 @@ class XlDiskItem(Item):
         """
         request = self.request
         path = request.config_file or config_file.path_of(request.domain or "")
-        try:
-            change = DiskChange(self.resources, request, self._read())
-            names, live = [change.name], self._live_locks(change.guest.name)
-        except BlockError:  # the plan reads it again and reports the error
-            names, live = [], []
-        return config_file.lock_of(path) + [recipe_file.lock_of(each) for each in names] + live
+        change = DiskChange(self.resources, request, self._read())
+        own = [*config_file.lock_of(path), recipe_file.lock_of(change.name)]
+        return own + self._live_locks(change.guest.name)
 
     def _live_locks(self, name: str) -> list[_locks.Lock]:
-        if not self.params["live"] or self.request.source is None:
+        if not self.params["live"]:
             return []
         guest = find_guest(self.resources.shared(Store), name)
+        self._locked_domids = () if guest is None else (guest.domid,)
         if guest is None:
             return []
         number = _vdev.parse(self.request.vdev).number
         own = _locks.of_vbd(guest.domid, number, self.title())
-        return [own, *needed_locks.of_source(self.request.source)]
+        source = self.request.source
+        return [own] if source is None else [own, *needed_locks.of_source(source)]
 
     def _read(self) -> GuestConfig:
         return GuestConfig(self.request.config_file, self.request.domain)
 
     def plan(self) -> Plan:
         change = DiskChange(self.resources, self.request, self._read())
+        self.change = change
         # A sealed disk has another word before it.
         used = disk_text.RECIPE + change.name
-        is_in_use = not self.request.present and any(each.endswith(used) for each in state.targets())
+        guest = self._running_guest()
+        # With live, the guest loses the disk first.
+        is_in_use = (
+            not self.request.present
+            and guest is None
+            and any(each.endswith(used) for each in state.targets())
+        )
         before, after = change.plan(is_in_use)
         if change.wanted is not None and change.wanted.seal.sealed:
             sealing.need_support()
-        self.change = change
         self.warnings += change.warnings
         self._plan_file(before, after)
-        self._plan_running(before, after)
+        if guest is not None:
+            self._plan_running(guest, before, after)
         grows = self._file_size is not None or (self.running is not None and self.running.grows)
-        return Plan(change.changes_config or change.changes_recipe or grows, before, after)
+        changes = change.changes_config or change.changes_recipe or grows or self.live is not None
+        return Plan(changes, before, after)
 
     def _plan_file(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         source = self.request.source
@@ -169,34 +183,68 @@ class XlDiskItem(Item):
             before["file"], after["file"] = ({source.file: size} for size in grows)
             self._file_size = grows[1]
 
-    def _plan_running(self, before: dict[str, Any], after: dict[str, Any]) -> None:
-        """Plan how the disk of a running guest grows, if it has the disk."""
-        change = known(self.change)
+    def _running_guest(self) -> _guest.Guest | None:
+        """The guest whose disk is to change now, None if it does not run."""
         if not self.params["live"]:
-            return
-        store = self.resources.shared(Store)
-        guest = find_guest(store, change.guest.name)
-        if guest is None:
-            return
+            return None
+        guest = find_guest(self.resources.shared(Store), known(self.change).guest.name)
+        locked = self._locked_domids
+        if guest is not None and locked is not None and guest.domid not in locked:
+            raise GuestError(
+                "it was started meanwhile; nothing was done", device=str(guest), hint="Try again"
+            )
+        return guest
+
+    def _plan_running(self, guest: _guest.Guest, before: dict[str, Any], after: dict[str, Any]) -> None:
+        """Plan how the disk of the running guest is attached, replaced or detached, or grows."""
+        change, store, seconds = known(self.change), self.resources.shared(Store), self.params["timeout"]
+        source = known(change.wanted).source if self.request.present else None
         running = RunningDisk(self.resources, self.request, guest, store)
-        has, gets = running.plan(known(change.wanted).source, self.params["timeout"])
-        if running.grows:
-            self.running = running
-            before["running"], after["running"] = has, gets
+        vbd = running.look()
+        if vbd is not None:
+            difference = self._difference(running, source)
+            if difference is not None and not (self.params["replace"] and self.request.present):
+                raise difference
+            if difference is None and source is not None:
+                has, gets = running.plan()
+                if running.grows:
+                    self.running = running
+                    before["running"], after["running"] = has, gets
+                return
+        if vbd is not None or source is not None:
+            live = LiveDisk(self.resources, self.request, guest, store, change.says, source, seconds)
+            before["running"], after["running"] = live.plan(vbd, running.device)
+            self.live = live
+
+    def _difference(self, running: RunningDisk, source: Source | None) -> BlockError | None:
+        """
+        Why the guest has another disk than the wanted one, or than the one to remove, if that was given.
+        """
+        wanted = self.request.source if source is None else source
+        if wanted is None:
+            return None
+        error = running.difference(wanted, self.params["timeout"])
+        # Another mode does not matter for a disk that is removed.
+        return None if source is None and isinstance(error, InvalidValue) else error
 
     def apply(self) -> None:
         if self._file_size is not None and isinstance(self.request.source, spec.FileSource):
             growth.enlarge_file(self.request.source, self._file_size)
+        if self.live is not None:
+            self.live.check()
         known(self.change).write_recipe()
 
     @classmethod
     def apply_together(cls, items: Sequence[XlDiskItem]) -> list[BlockError | None]:
         """
-        Change all disks of one configuration at once. Then recipes that nothing names are removed, and disks
-        of running guests grow.
+        Detach disks of running guests. Then change all disks of one configuration at once. Then recipes that
+        nothing names are removed, and disks of running guests grow, or are attached.
         """
         errors: dict[XlDiskItem, BlockError | None] = {}
-        for chosen in _by_file(items):
+        for item in items:
+            if item.live is not None and not item.request.present:
+                errors[item] = error_of(item.live.change)
+        for chosen in _by_file([item for item in items if errors.get(item) is None]):
             changes = [known(item.change) for item in chosen]
             exchange = Exchange(changes[0].guest, [change.edit for change in changes])
             error = error_of(exchange.run)
@@ -209,6 +257,9 @@ class XlDiskItem(Item):
         for item in growing:
             seconds = item.params["timeout"]
             errors[item] = errors.get(item) or known(item.running).wait_told(seconds)
+        for item in items:
+            if item.live is not None and item.request.present and errors.get(item) is None:
+                errors[item] = item._live_error = error_of(item.live.change)
         return [errors.get(item) for item in items]
 
     def undo(self) -> None:
@@ -216,19 +267,32 @@ class XlDiskItem(Item):
         Restore the configuration and the recipe, unless the disk of the running guest has grown: it must not
         be shorter after the next start. Raises the first error at the end.
         """
-        if self.remains():
+        if self.running is not None and self.running.grown:
             return
         steps = [self.exchange.undo] if self.exchange is not None else []
         if self.change is not None:
             # A configuration that was not restored needs the recipe that it names.
             steps.insert(0 if not self.request.present else len(steps), self.change.undo_recipe)
-        for step in steps:
-            failure = error_of(step)
+        if self.live is not None:
+            # The old disk is made of the old recipe.
+            steps.append(self._undo_live)
+        failures = [error_of(step) for step in steps]
+        for failure in failures:
             if failure is not None:
                 raise failure
 
+    def _undo_live(self) -> None:
+        live = known(self.live)
+        live.undo()
+        if live.again and live.old is not None:
+            if self._live_error is not None:
+                replacing.has_again(self._live_error, live.old)
+            else:
+                self.warnings.append(f"{self.title()}: the guest has {live.old} again")
+
     def remains(self) -> list[str]:
-        return [] if self.running is None else self.running.grown
+        told = [] if self.running is None else self.running.grown
+        return told + ([] if self.live is None else self.live.remains())
 
     def is_removal(self) -> bool:
         # A configuration and a recipe can be restored.
@@ -237,7 +301,7 @@ class XlDiskItem(Item):
     def result(self) -> dict[str, Any]:
         change = self.change
         if change is None or not self.request.present:
-            return {"disk": None}
+            return {"disk": None, "replaced": None}
         text = _recipe.text_of(known(change.wanted).source)
         disk = {
             "domain": change.guest.name,
@@ -251,7 +315,8 @@ class XlDiskItem(Item):
             "sealed": known(change.wanted).seal.sealed,
             "text": disk_text.written(change.says),
         }
-        return {"disk": disk}
+        old = None if self.live is None else self.live.old
+        return {"disk": disk, "replaced": None if old is None else old.replaced()}
 
 
 def _check_names(params: Params) -> None:

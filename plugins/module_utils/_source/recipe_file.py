@@ -25,6 +25,7 @@ from .._base.files import write_whole
 from .._base.record import Record
 from .._block import trusted_file
 from . import recipe as _recipe
+from . import spec as _spec
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -68,6 +69,17 @@ def check_name(name: object, option: str = "recipe") -> str:
         )
         raise InvalidValue(option, name, wrong)
     return name
+
+
+def named(source: Source, name: str) -> Source:
+    """
+    The source of the recipe ``name``; a mapped device that has no name gets one of its recipe. So there are
+    never two of them, for example two snapshots over one store, when a guest starts again while blkback still
+    closes the first.
+    """
+    if isinstance(source, _spec.TableSource) and not source.name and not source.uuid:
+        return source._replace(name=f"racefree-recipe-{name}", uuid=f"RACEFREE-RECIPE-{name}")
+    return source
 
 
 def path_of(name: str) -> str:

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One disk of a running guest of xl: whether it is that of its recipe, and how it grows.
+One disk of a running guest of xl: whether it is that of its recipe, and how it grows. ``_xl.live_disk``
+attaches, detaches and replaces it.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .._source.spec import Source
 
 Settings = dict[str, Any]
+_WAY = "Say replace: true, or live: false, so that the new disk is used from the next start on"
 
 
 def find_guest(store: Nodes, name: str) -> _guest.Guest | None:
@@ -66,30 +68,39 @@ class RunningDisk:
         """What has grown, as texts. It stays, whatever fails afterwards."""
         return [] if self._growth is None else self._growth.grown
 
-    def plan(self, source: Source, seconds: float) -> tuple[Settings, Settings]:
+    def look(self) -> Vbd | None:
+        """The guest's disk now, None if it has none."""
+        number = _vdev.parse(self._request.vdev).number
+        self._vbd = vbd_read.read_vbd(self._store, self._guest.domid, number)
+        if self._vbd is not None:
+            device = attached.open_device(self._vbd)
+            self.device = None if device is None else self._resources.enter_context(device)
+        return self._vbd
+
+    def difference(self, source: Source, seconds: float) -> BlockError | None:
         """
-        What grows, before and after; both empty if nothing does, or if the guest does not have the disk yet.
-        ``seconds``: the limit for outstanding reads and writes to end. Raises an error if the guest has
-        another disk there.
+        Why the guest's disk is not the wanted one; None if it is, or would be if it grew, which is planned.
+        Called after :meth:`look`, for a disk that the guest has. ``seconds``: the limit for outstanding reads
+        and writes to end.
         """
-        request = self._request
-        number = _vdev.parse(request.vdev).number
-        self._vbd = vbd = vbd_read.read_vbd(self._store, self._guest.domid, number)
+        request, vbd = self._request, self._vbd
         if vbd is None:
-            return {}, {}
-        attached.check_connected(vbd, self.title, "Wait, and try again")
-        device = attached.open_device(vbd)
-        self.device = None if device is None else self._resources.enter_context(device)
-        if self.device is None or not self._is_source(vbd, source, self.device, seconds):
-            raise DeviceBusy(
-                attached.other_disk(vbd, self.device) + self._why_other,
-                device=self.title,
-                hint="The disk of a running guest is never replaced: say live: false, so that the new disk "
-                "is used from the next start on",
-            )
+            raise AssertionError
+        access = "r" if request.device_type == "cdrom" else request.mode
+        wanted = {"mode": access, "device_type": request.device_type}
+        error = attached.difference(vbd, self.title, wanted, _WAY, f"Wait, and try again. {_WAY}")
+        if error is None and (self.device is None or not self._is_source(vbd, source, self.device, seconds)):
+            wrong = attached.other_disk(vbd, self.device) + self._why_other
+            error = DeviceBusy(wrong, device=self.title, hint=_WAY)
+        return error
+
+    def plan(self) -> tuple[Settings, Settings]:
+        """What grows, before and after; both empty if nothing does. Called after :meth:`difference`."""
         before: Settings = {}
         after: Settings = {}
-        self._tells = grown.compare(self._store, vbd, self.device, self._growth, before, after)
+        if self._vbd is None or self.device is None:
+            raise AssertionError
+        self._tells = grown.compare(self._store, self._vbd, self.device, self._growth, before, after)
         return before, after
 
     def grow(self) -> None:

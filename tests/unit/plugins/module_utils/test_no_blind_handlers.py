@@ -75,7 +75,6 @@ STAY = {
     ("_base/locks.py", "_describe"): WORDS,
     ("_block/backing.py", "_not_opened"): WORDS,
     ("_module/xen_vbd.py", "VbdItem.locks"): PLAN,
-    ("_module/xl_disk.py", "XlDiskItem.locks"): PLAN,
     ("_source/orphans.py", "_settle"): "what cannot be removed now is found again by the next run",
     ("_volumes/snapshot_store.py", "learn"): "the checksum is worked out again then",
     ("roles/xen_host/files/hotplug_start.py", "Codes.__init__"): "the modules are imported one by one then",
