@@ -18,6 +18,7 @@ author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
   - racefree.block.block.info
+  - racefree.block.table
 seealso:
   - module: racefree.block.dm_device
   - plugin: racefree.block.valid_dm_table
@@ -29,14 +30,12 @@ seealso:
 options:
   table:
     description:
-      - The table, as for O(racefree.block.dm_device#module:table).
-    type: raw
+      - The table, as for O(racefree.block.dm_device#module:table). No device is created for a file in it.
     required: true
   keys:
     description:
       - Keys for C(crypt) and C(integrity) targets, as for O(racefree.block.dm_device#module:keys). They never
         appear in logs or return values.
-    type: dict
   read_only:
     description:
       - Whether the table will be loaded read-only.

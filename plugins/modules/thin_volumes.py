@@ -21,47 +21,18 @@ author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
   - racefree.block.block
+  - racefree.block.volumes
+  - racefree.block.source.pool
 seealso:
   - module: racefree.block.dm_device
 options:
   pool:
     description:
-      - The pool. Either a dictionary with C(path) and C(uuid), for a pool that is active.
-      - Or a dictionary with C(table) (one C(thin-pool) target), C(name) and C(uuid). See
-        O(racefree.block.dm_device#module:table).
-    type: raw
+      - The pool. Either a dictionary with O(pool.path) and O(pool.uuid), for a pool that is active.
+      - Or a dictionary with O(pool.table) (one C(thin-pool) target), O(pool.name) and O(pool.uuid).
     required: true
   volumes:
-    description:
-      - Volumes that should or should not exist in the pool. Volumes that are not listed here are left
-        unchanged.
-      - The kernel does not list the volumes of a pool. To find out whether a volume exists, the task creates
-        a mapped device for it and removes it at once, which changes nothing in the pool.
-    type: list
-    elements: dict
     required: true
-    suboptions:
-      id:
-        description:
-          - Number of the volume in its pool, from 0 to 16777215.
-        type: int
-        required: true
-      snapshot_of:
-        description:
-          - The volume to create this one from, as a snapshot, if this one does not exist yet. That volume
-            must exist in the pool or be listed before this one.
-          - Mapped devices that use that volume are suspended meanwhile.
-          - The kernel does not record what a volume was created from. An existing volume is not checked.
-        type: int
-      state:
-        description:
-          - Whether the volume should exist. A volume that a mapped device uses is not deleted, and the task
-            fails.
-          - Volumes are deleted only after everything else in the task has succeeded. If the task fails,
-            volumes that it created are deleted again.
-        type: str
-        choices: [present, absent]
-        default: present
   warn_percent:
     description:
       - Warn if the pool's data or metadata are this full or more, from 1 to 100.

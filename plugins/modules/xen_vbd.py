@@ -20,6 +20,9 @@ author:
   - The racefree.block contributors (@racefree)
 extends_documentation_fragment:
   - racefree.block.block
+  - racefree.block.xen_vbd
+  - racefree.block.guest_disk
+  - racefree.block.source
 requirements:
   - Xen with xen-blkback in domain 0
   - pyxs (Debian's package is python3-pyxs)
@@ -31,168 +34,6 @@ seealso:
 notes:
   - The disk is attached to the running guest. It is not written to the guest's configuration.
   - Until blkback has opened the device, a separate process holds it open, so killing the module does no harm.
-options:
-  domain:
-    description:
-      - Name, ID or UUID of the running guest.
-    type: str
-    required: true
-  vdev:
-    description:
-      - Name of the disk in the guest, like V(xvda), V(xvdb1), V(hda), V(sda), V(d3) or a device number like
-        V(51712).
-    type: str
-    required: true
-  source:
-    description:
-      - The device. Required if O(state=attached). Text such as V(diskseq:42), V(path:/dev/vg/a),
-        V(file:/srv/a.raw) or an absolute path of a block device, or a dictionary of one of the following
-        forms.
-      - With C(diskseq), the disk that has this disk sequence number, and optionally C(partition), a partition
-        of that disk, and C(boot_id), the boot in which the number is valid. A number of another boot is
-        refused. As text, these are V(diskseq:42-part1) and V(diskseq:42@BOOT).
-      - With C(path), a block device, and optionally the C(uuid) (of a mapped device) and the C(diskseq) that
-        it must have.
-      - With C(file), a loop device for this file, which is created if it does not exist. Optional are
-        C(offset), C(size) (bytes) or C(partition), C(read_only), C(direct_io), C(sector_size), and
-        C(mtime_ns), the modification time (nanoseconds) that a read-only file must have. A file that begins
-        with the signature of an image format (qcow2, VMDK, VHD, VHDX, VDI, QED, Parallels, DMG, Bochs, cloop)
-        is refused unless C(format=raw) confirms that it is a raw disk image. With C(overlap=true), or with
-        O(shared), another device may write to the same part of the file. With C(trusted_path=true), a path
-        that a user other than root can redirect is an error instead of a warning.
-      - With C(table), a mapped device, which is created if it does not exist, and optionally its C(name),
-        C(uuid) and C(read_only). See O(racefree.block.dm_device#module:table).
-      - If O(state=detached), this is a check. The disk is only detached if it is this source.
-    type: raw
-  size:
-    description:
-      - The size that the disk is to have, in bytes or like V(20G), for a O(source) with C(file) and without
-        C(size). A smaller file is made larger; the new part has no blocks yet. If the guest has the disk
-        already, its device grows, and the guest sees the new size while it runs. A file that is larger is an
-        error, because nothing is ever made smaller.
-      - A disk also grows without this option if it is shorter than what O(source) says. That is so if its
-        file or logical volume was made larger, if C(size) in O(source) is larger than before, or if a table
-        is longer. Nothing may use the new part yet.
-      - The task waits until blkback has told the guest the new size, for at most O(timeout) seconds.
-        Otherwise it fails, and the device keeps its new size. The guest's file system does not grow by
-        itself. See C(docs/grow-a-disk.md) of the collection.
-    type: str
-  mode:
-    description:
-      - Whether the guest may only read (V(r)) or also write (V(w)).
-    type: str
-    choices: [r, w]
-    default: w
-  device_type:
-    description:
-      - What kind of device the guest sees.
-    type: str
-    choices: [disk, cdrom]
-    default: disk
-  diskseq:
-    description:
-      - A check. The task fails without changing anything unless the disk, or the device at the path of the
-        source, has this disk sequence number.
-    type: int
-  diskseq_form:
-    description:
-      - How the disk sequence number of a new disk is passed to the backend. Released versions of blkback
-        ignore all of these forms except V(diskseq@number), which they refuse. Modified versions may expect
-        one of the forms that were proposed for it.
-      - With V(diskseq), V(physical-device-uuid), V(physical-device-luid) or V(physical-device-uid), in a
-        XenStore node of this name.
-      - With V(diskseq@number), in front of the number in the node C(physical-device).
-      - Disks that libvirt attaches only support V(diskseq).
-    type: str
-    choices: [diskseq, diskseq@number, physical-device-uuid, physical-device-luid, physical-device-uid]
-    default: diskseq
-  shared:
-    description:
-      - Whether several guests may use the disk even if one of them writes to it. The guests must coordinate
-        their writes, as cluster file systems do.
-    type: bool
-    default: false
-  replace:
-    description:
-      - Whether to replace a disk that the guest has as O(vdev) and that is another one, has another mode or
-        another device type. Without it, this is an error.
-      - The new device is opened or created, held and checked first, also for use by other guests. Then the
-        guest is asked to release the old disk, and has O(timeout) seconds for it. If it does not answer, the
-        request is withdrawn, and nothing was changed. Then the new disk is attached. If that fails, the old
-        disk is attached again, with its seal, and the error says so.
-      - The guest has no disk there for a moment. B(Unmount it in the guest first). Current versions of Linux
-        (6.1 and 6.12 were tried) release a disk even if it is mounted, and the file system then gets I/O
-        errors. Old versions refuse until it is unmounted; that request cannot be withdrawn, and the error
-        says so.
-      - A table of O(source) that is not a device yet must not use storage of the old disk.
-      - If the task is killed, the guest may have no disk there. Running it again attaches the new one.
-      - If O(sealed) is not given, the new disk is sealed if the old one was.
-    type: bool
-    default: false
-  persist:
-    description:
-      - Whether a loop or mapped device that is created for O(source) is kept when the guest no longer uses
-        it, until it is removed or the host boots. The role racefree.block.boot_devices makes devices at each
-        boot.
-      - With V(false), the device is removed when blkback closes it, so nothing is left over when the guest
-        ends. blkback keeps the device open as long as the guest has the disk, also while a guest disconnects
-        and connects again, as some do when they boot.
-    type: bool
-    default: true
-  sealed:
-    description:
-      - With V(true), the device is sealed as soon as blkback has opened it. Nobody, not even root, can open a
-        sealed device, so C(mount), C(blkid), C(kpartx) and udev's rules fail with C(EPERM). The guest uses it
-        as before. The seal is lifted when the disk is detached, also when the guest ends.
-      - With V(false), the seal is lifted that this option has set. Seals that others have set stay, such as
-        the option C(sealed) of M(racefree.block.dm_device). If not given, an existing disk keeps its seal,
-        and a new disk has none.
-      - Requires a kernel with CONFIG_CGROUP_BPF, control groups of version 2, and a file system of type bpf
-        at C(/sys/fs/bpf). If something is missing, the task fails before anything is changed.
-      - See C(docs/sealed-devices.md) of the collection for the limitations.
-    type: bool
-  sealed_below:
-    description:
-      - With V(true), the loop and mapped devices below the device are sealed with it, but not what is below a
-        logical volume of LVM. They are released with it, unless somebody else has sealed them. Requires
-        O(sealed=true).
-      - With V(false), the seals are lifted that this option has set. If not given, they stay.
-    type: bool
-  wait_connected:
-    description:
-      - Whether to wait until the guest has connected to the disk, instead of only until blkback has opened
-        the device.
-    type: bool
-    default: false
-  force:
-    description:
-      - With O(state=detached), whether to detach the disk without the guest's cooperation. The guest then
-        gets I/O errors.
-    type: bool
-    default: false
-  toolstack:
-    description:
-      - Which toolstack attaches and detaches the disk. libvirt lists and detaches only disks that it attached
-        itself.
-      - With V(xenstore), the module writes the nodes to XenStore in one transaction, as C(xl) does.
-      - With V(libvirt), libvirt attaches the device by its path. The device is held open meanwhile, and
-        afterwards the module verifies which device blkback has opened. The check for other users of the
-        storage cannot be part of a transaction then, so it is made before and after.
-      - With V(auto), libvirt is used for a guest that libvirt runs, and XenStore for all others.
-    type: str
-    choices: [auto, xenstore, libvirt]
-    default: auto
-  timeout:
-    description:
-      - How many seconds to wait for blkback or the guest.
-    type: int
-    default: 30
-  state:
-    description:
-      - Whether the guest should have the disk.
-    type: str
-    choices: [attached, detached]
-    default: attached
 """
 
 EXAMPLES = r"""
@@ -208,6 +49,51 @@ EXAMPLES = r"""
     domain: web1
     vdev: xvdb
     source: {file: /srv/guests/web1-data.raw}
+    persist: false
+
+- name: Attach the first partition of a disk whose number was stored, unless the host has booted since
+  racefree.block.xen_vbd:
+    domain: web1
+    vdev: xvdf
+    source:
+      diskseq: "{{ stored.diskseq }}"
+      boot_id: "{{ stored.boot_id }}"
+      partition: 1
+
+- name: Attach a part of a file that other devices use, too, if nobody but root can redirect its path
+  racefree.block.xen_vbd:
+    domain: web1
+    vdev: xvdg
+    source:
+      file: /srv/guests/web1-parts.raw
+      offset: 1MiB
+      size: 512MiB
+      sector_size: 4K
+      direct_io: true
+      format: raw
+      overlap: true
+      trusted_path: true
+
+- name: Attach an image that must not have changed since its checksum was verified
+  racefree.block.xen_vbd:
+    domain: web1
+    vdev: xvdh
+    source:
+      file: /srv/images/appliance.raw
+      read_only: true
+      mtime_ns: "{{ golden.golden.mtime_ns }}"
+    mode: r
+
+- name: Attach a mapped device, which is created if it does not exist
+  racefree.block.xen_vbd:
+    domain: web1
+    vdev: xvdi
+    source:
+      name: web1-both
+      uuid: web1-both
+      table:
+        - {start: 0, length: 2097152, target: linear, device: {file: /srv/guests/a.raw}, offset: 0}
+        - {start: 2097152, length: 2097152, target: linear, device: {file: /srv/guests/b.raw}, offset: 0}
     persist: false
 
 - name: Let the disk of a running guest grow to 20 GiB, and its file with it

@@ -6,44 +6,26 @@
 
 from __future__ import annotations
 
-import ast
-import pathlib
-
 import pytest
-import yaml
-
-PLUGINS = pathlib.Path(__file__).resolve().parents[3] / "plugins"
-MODULES = sorted(path.stem for path in (PLUGINS / "modules").glob("*.py"))
-
-
-def texts(path):
-    """{name: YAML} of the assignments of texts in a file, also those in classes."""
-    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
-    found = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)]
-    return {
-        node.targets[0].id: yaml.safe_load(node.value.value)
-        for node in found
-        if isinstance(node.value.value, str) and node.targets[0].id.isupper()
-    }
+from ansible_collections.racefree.block.tests.unit.docs import pages
 
 
 def options_of(module):
-    """The options of a module with those of its fragments, sub-options as ``devices.name``."""
-    document = texts(PLUGINS / "modules" / f"{module}.py")["DOCUMENTATION"]
-    options = dict(document.get("options") or {})
-    for name in document.get("extends_documentation_fragment") or []:
-        file, _dot, part = name.removeprefix("racefree.block.").partition(".")
-        path = PLUGINS / "doc_fragments" / f"{file}.py"
-        if path.is_file():
-            options.update(texts(path)[part.upper() or "DOCUMENTATION"].get("options") or {})
-    return set(flat(options, "suboptions"))
+    """The options of a module, sub-options as ``devices.name``, without the keys of raw ones."""
+    documented = pages.options_of(module)
+    raw = [f"{path}." for path, option in pages.walk(documented, "suboptions") if option["type"] == "raw"]
+    return {path for path, _option in pages.walk(documented, "suboptions") if not path.startswith(tuple(raw))}
 
 
-def flat(options, below, prefix=""):
-    """The names of options or return values, and of those below them."""
-    for name, option in options.items():
-        yield prefix + name
-        yield from flat(option.get(below) or {}, below, f"{prefix}{name}.")
+def keys_of_raw_options():
+    """{(table or source, key)}: the raw options are a table or a source, and document the same keys."""
+    return {
+        ("table" if path.endswith("table") else "source", key)
+        for module in pages.MODULES
+        for path, option in pages.walk(pages.options_of(module), "suboptions")
+        if option["type"] == "raw"
+        for key in option.get("suboptions") or {}
+    }
 
 
 def used(value, prefix=""):
@@ -65,20 +47,31 @@ def tasks_of(examples):
             yield from tasks_of(task.get(key) or [])
 
 
-@pytest.mark.parametrize("module", MODULES)
+def shown_by(module):
+    """The options that the examples of a module show."""
+    examples = tasks_of(pages.examples_of(module))
+    return set(used([task.get(f"{pages.PREFIX}{module}") for task in examples]))
+
+
+@pytest.mark.parametrize("module", pages.MODULES)
 def test_every_option_is_in_an_example(module):
-    examples = list(tasks_of(texts(PLUGINS / "modules" / f"{module}.py")["EXAMPLES"]))
-    shown = set(used([task.get(f"racefree.block.{module}") for task in examples]))
-    assert sorted(options_of(module) - shown) == []
+    assert sorted(options_of(module) - shown_by(module)) == []
 
 
-@pytest.mark.parametrize("module", MODULES)
+def test_every_key_of_a_raw_option_is_in_an_example_of_a_module():
+    shown = {tuple(path.split(".")[-2:]) for module in pages.MODULES for path in shown_by(module)}
+    shown |= {("source", path[-1]) for path in shown if path[0] in ("backing", "pool")}
+    assert len(keys_of_raw_options()) > 15
+    assert sorted(keys_of_raw_options() - shown) == []
+
+
+@pytest.mark.parametrize("module", pages.MODULES)
 def test_every_task_has_a_name(module):
-    examples = tasks_of(texts(PLUGINS / "modules" / f"{module}.py")["EXAMPLES"])
-    assert [task for task in examples if not task.get("name")] == []
+    assert [task for task in tasks_of(pages.examples_of(module)) if not task.get("name")] == []
 
 
 def test_an_option_that_no_example_shows_is_found():
     options = {"name": {}, "devices": {"suboptions": {"size": {}, "path": {}}}}
     shown = set(used([{"name": "a", "devices": [{"size": 1}]}, None]))
-    assert set(flat(options, "suboptions")) - shown == {"devices.path"}
+    documented = {path for path, _option in pages.walk(options, "suboptions")}
+    assert documented - shown == {"devices.path"}

@@ -9,12 +9,12 @@ that exist.
 
 from __future__ import annotations
 
-import ast
 import pathlib
 import re
 
 import pytest
 import yaml
+from ansible_collections.racefree.block.tests.unit.docs import pages
 
 TOP = pathlib.Path(__file__).resolve().parents[3]
 PREFIX = "racefree.block."
@@ -34,23 +34,8 @@ def examples():
             yield pytest.param(text, id=f"{path.relative_to(TOP)}:{line}")
 
 
-def documentation(path, name="DOCUMENTATION"):
-    """The YAML that is assigned to a name, anywhere in a file."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
-            return yaml.safe_load(node.value.value)
-    raise AssertionError(f"{path} has no {name}")
-
-
 def options(module):
-    page = documentation(TOP / "plugins" / "modules" / f"{module}.py")
-    names = set(page.get("options", {}))
-    for fragment in page.get("extends_documentation_fragment", []):
-        part = fragment.removeprefix(PREFIX).partition(".")[2] or "documentation"
-        names |= set(
-            documentation(TOP / "plugins" / "doc_fragments" / "block.py", part.upper()).get("options", {})
-        )
-    return names
+    return set(pages.options_of(module))
 
 
 def variables(role):

@@ -2,48 +2,39 @@
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Documentation of modules: return values have samples of their type, and tasks in examples have names."""
+"""
+Documentation of modules: return values say when they are returned, and have samples of their type; tasks in
+examples have names.
+"""
 
 from __future__ import annotations
 
-import ast
-import pathlib
-
 import pytest
-import yaml
+from ansible_collections.racefree.block.tests.unit.docs import pages
 
-MODULES = sorted((pathlib.Path(__file__).resolve().parents[3] / "plugins" / "modules").glob("*.py"))
-TYPES = {"bool": bool, "dict": dict, "int": int, "list": list, "str": str}
-
-
-def documentation(path, name):
-    for node in ast.parse(path.read_text("utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", None) == name:
-            return yaml.safe_load(node.value.value)
-    raise AssertionError(f"{path} has no {name}")
+TYPES = {"bool": bool, "dict": dict, "float": float, "int": int, "list": list, "str": str}
 
 
-def leaves(values, above=""):
-    """(name, description of the value) of all return values that contain no others."""
-    for name, value in values.items():
-        if "contains" in value:
-            yield from leaves(value["contains"], f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_return_values_have_samples_of_their_type(path):
-    for name, value in leaves(documentation(path, "RETURN")):
-        assert "sample" in value, name
-        expected = TYPES.get(value["type"])
-        assert expected is None or isinstance(value["sample"], expected), name
-        assert not (expected is int and isinstance(value["sample"], bool)), name
+@pytest.mark.parametrize("module", pages.MODULES)
+def test_return_values_have_samples_of_their_type(module):
+    for name, value in pages.walk(pages.returned_by(module), "contains"):
+        assert value.get("description"), name
+        assert ("sample" in value) != ("contains" in value), name
+        if "sample" in value and value["type"] in TYPES:
+            assert isinstance(value["sample"], TYPES[value["type"]]), name
+            assert value["type"] == "bool" or not isinstance(value["sample"], bool), name
         assert "choices" not in value or value["sample"] in value["choices"], name
+        assert value["type"] != "list" or value.get("elements"), name
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_tasks_in_examples_have_names(path):
-    tasks = documentation(path, "EXAMPLES")
+@pytest.mark.parametrize("module", pages.MODULES)
+def test_return_values_say_when_they_are_returned(module):
+    """A value in another one is returned with it, unless its documentation says when."""
+    assert [name for name, value in pages.returned_by(module).items() if not value.get("returned")] == []
+
+
+@pytest.mark.parametrize("module", pages.MODULES)
+def test_tasks_in_examples_have_names(module):
+    tasks = pages.examples_of(module)
     assert tasks
     assert [task for task in tasks if not task.get("name")] == []

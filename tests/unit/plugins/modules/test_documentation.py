@@ -6,56 +6,42 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
 
 import pytest
 import yaml
+from ansible_collections.racefree.block.tests.unit.docs import pages
 
-MODULES = "ansible_collections.racefree.block.plugins.modules"
-ROOT = os.path.dirname(importlib.import_module(MODULES + ".device_info").__file__)
-NAMES = sorted(name[:-3] for name in os.listdir(ROOT) if name.endswith(".py") and name != "__init__.py")
-PLURALS = {
-    "loop_devices": ("loop_device", "devices"),
-    "dm_devices": ("dm_device", "devices"),
-    "xen_vbds": ("xen_vbd", "vbds"),
-    "libvirt_disks": ("libvirt_disk", "disks"),
-    "xl_disks": ("xl_disk", "disks"),
-}
+# When an entry of a plural module has a value that the singular module returns.
+RETURNED = {"success": "when the entry succeeded", "failure": "when the entry failed"}
 
 
-def documentation(name, what="DOCUMENTATION"):
-    return yaml.safe_load(getattr(importlib.import_module(f"{MODULES}.{name}"), what))
+def told(value, listed):
+    """Texts without line breaks, and with option paths as in the singular module; without samples."""
+    if isinstance(value, dict):
+        return {key: told(inner, listed) for key, inner in value.items() if key != "sample"}
+    if isinstance(value, list):
+        return [told(inner, listed) for inner in value]
+    if isinstance(value, str):
+        return re.sub(r"\s+", " ", value).replace(f"O({listed}[].", "O(").strip()
+    return value
 
 
-def told(text, listed):
-    """A description without line breaks, and with option paths as in the singular module."""
-    return re.sub(r"\s+", " ", text).replace(f"O({listed}[].", "O(")
-
-
-@pytest.mark.parametrize("plural", PLURALS)
+@pytest.mark.parametrize("plural", pages.PLURALS)
 def test_suboptions_match_the_singular_modules_options(plural):
-    singular, listed = PLURALS[plural]
-    options = documentation(singular)["options"]
-    suboptions = documentation(plural)["options"][listed]["suboptions"]
-    assert list(suboptions) == list(options)
-    for name, option in options.items():
-        copy = dict(suboptions[name])
-        assert [told(line, listed) for line in copy.pop("description")] == [
-            told(line, listed) for line in option["description"]
-        ], name
-        assert copy == {key: value for key, value in option.items() if key != "description"}, name
+    singular, listed = pages.PLURALS[plural]
+    suboptions = pages.options_of(plural)[listed]["suboptions"]
+    assert told(suboptions, listed) == told(pages.options_of(singular), listed)
 
 
-@pytest.mark.parametrize("plural", PLURALS)
+@pytest.mark.parametrize("plural", pages.PLURALS)
 def test_entries_return_what_the_singular_module_returns(plural):
-    singular, listed = PLURALS[plural]
-    rows = documentation(plural, "RETURN")[listed]["contains"]
-    for name, value in documentation(singular, "RETURN").items():
+    singular, listed = pages.PLURALS[plural]
+    rows = told(pages.returned_by(plural)[listed]["contains"], listed)
+    for name, value in told(pages.returned_by(singular), listed).items():
         assert list(rows[name].get("contains", ())) == list(value.get("contains", ())), name
 
 
 def test_the_action_group_has_all_modules():
-    with open(os.path.join(ROOT, "..", "..", "meta", "runtime.yml"), encoding="utf-8") as runtime:
-        assert yaml.safe_load(runtime)["action_groups"]["block"] == NAMES
+    runtime = yaml.safe_load((pages.TOP / "meta" / "runtime.yml").read_text("utf-8"))
+    assert runtime["action_groups"]["block"] == pages.MODULES
