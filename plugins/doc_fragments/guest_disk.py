@@ -47,12 +47,12 @@ options:
     description:
       - Whether to replace a disk that the running guest has as O(vdev) and that is another one, has another
         mode or another device type. Without it, this is an error. M(racefree.block.libvirt_disk) and
-        M(racefree.block.xl_disk) require C(live=true). For guests of QEMU, only the medium of a CD drive can
-        be replaced.
+        M(racefree.block.xl_disk) require C(live=true).
       - The new disk is opened or created, held and checked first. Then the guest is asked to release the old
         disk, and has O(timeout) seconds for it. If it does not answer, the request is withdrawn, and nothing
-        was changed. Then the new disk is attached. If that fails, the old disk is attached again, with its
-        recipe and its seal, and the error says so.
+        was changed. QEMU cannot withdraw it, so its guest may still release the disk later, and the error
+        says so. Then the new disk is attached. If that fails, the old disk is attached again, with its recipe
+        and its seal, and the error says so.
       - The guest has no disk there for a moment. B(Unmount it in the guest first). See
         C(docs/replacing-disks.md) of the collection for what a guest does that uses the disk, for what is
         refused, and for tasks that are killed.
@@ -63,7 +63,8 @@ options:
     description:
       - With V(true), the device is sealed as soon as blkback has opened it. Nobody, not even root, can open a
         sealed device, so C(mount), C(blkid), C(kpartx) and udev's rules fail with C(EPERM). The guest uses it
-        as before. The seal is lifted when the disk is detached, also when the guest ends. Only for Xen.
+        as before. The seal is lifted when the disk is detached, also when the guest ends. Only for Xen,
+        because nothing tells when QEMU has opened a disk, and when it has closed it.
       - With V(false), the seal is lifted that this option has set. Seals that others have set stay, such as
         the option C(sealed) of M(racefree.block.dm_device). If not given, an existing disk keeps its seal,
         also in its recipe, and a new disk has none.

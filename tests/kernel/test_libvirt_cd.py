@@ -147,7 +147,18 @@ def test_wrong_use(guest, image):
         ("must not be given with state=empty", {"state": "empty", "path": path}),
         ("state=empty ejects its medium", {"state": "absent", **live}),
         ("QEMU cannot add one now", {"vdev": "hdd", "path": path, **live}),
-        ("media of CD drives", {"device_type": "disk", "path": path, "replace": True, **live}),
+        (
+            "a cdrom there, which QEMU cannot take",
+            {"device_type": "disk", "path": path, "replace": True, **live},
+        ),
+        (
+            "disks on the bus sata while the guest",
+            {"device_type": "disk", "path": path, "bus": "sata", "vdev": "sdb", **live},
+        ),
+        (
+            "disks on the bus ide while the guest",
+            {"device_type": "disk", "path": path, "vdev": "hdb", **live},
+        ),
         ("must be r: a cdrom is read-only", {"mode": "w", "path": path, **live}),
         ("blkback has no empty CD drives", {"state": "empty", "uri": "xen:///system", **live}),
     ):

@@ -249,15 +249,14 @@ def test_what_libvirt_refuses(domain, image):
         ("qemu:///session", {}, "is possible only for xen:///system and qemu:///system"),
         ("qemu+ssh://elsewhere/system", {"state": "absent"}, "is possible only for xen:///system"),
         ("test:///default", {"config": False}, "is possible only for xen:///system"),
-        (URI, {"replace": True}, "Use state=absent first"),
+        (URI, {"replace": True, "live": False}, "is possible only with live=true"),
         (URI, {"sealed": True}, "is possible only for Xen"),
         (URI, {"config": False}, "it does not run"),
     ],
 )
 def test_running_guests_that_cannot_be_changed(domain, image, uri, more, words):
-    refused(
-        "libvirt_disk", words, domain=domain, vdev="vda", source="file:" + image(), uri=uri, live=True, **more
-    )
+    arguments = {"domain": domain, "vdev": "vda", "source": "file:" + image(), "uri": uri, "live": True}
+    refused("libvirt_disk", words, **(arguments | more))
 
 
 def test_a_transient_domain_has_no_definition(tmp_path, image):

@@ -78,6 +78,19 @@ class DiskSpec(NamedTuple):
         return f"{self.target} of {self.domain}"
 
 
+class Replaces(NamedTuple):
+    """
+    A disk that does not count in the check for other users, because the new one takes its place. ``key``: of
+    a guest of Xen; ``opened``: by QEMU.
+    """
+
+    key: Key | None = None
+    opened: _sharing.QemuUse | None = None
+
+
+_NOTHING = Replaces()
+
+
 class _Place(NamedTuple):
     """Identifies the disk's user for the sharing check."""
 
@@ -109,12 +122,15 @@ def make(resources: Resources, spec: DiskSpec, limit: Deadline, store: Store | N
 
 
 def open_below(
-    resources: Resources, spec: DiskSpec, limit: Deadline, store: Store | None, replaces: Key | None = None
+    resources: Resources,
+    spec: DiskSpec,
+    limit: Deadline,
+    store: Store | None,
+    replaces: Replaces = _NOTHING,
 ) -> Device:
     """
     The device of the disk's source, held by the resources, after checking that nobody else uses the storage.
-    The caller must hold :func:`locked`. ``replaces``: a disk of this guest that does not count, because the
-    new one takes its place. Raises as :func:`make`.
+    The caller must hold :func:`locked`. ``replaces``: a disk of this guest. Raises as :func:`make`.
     """
     below = for_guest.open_source(resources, spec.source, limit, spec.read_only, spec.shareable)
     if below.read_only and not spec.read_only:
@@ -124,7 +140,9 @@ def open_below(
             f"{below.path} is read-only, so the guest can have it only with mode=r",
             device=str(spec),
         )
-    _check_sharing(resources, spec, below, store, replaces)
+    if not spec.shareable:
+        mine = footprint(below.id.major, below.id.minor, not spec.read_only, stack.questions(resources))
+        check_users(resources, spec, mine, below.path, store, replaces)
     return below
 
 
@@ -274,30 +292,36 @@ def _taken(resources: Resources, mapped: _mapped.Mapped, spec: DiskSpec) -> Devi
             mapped.device.close()
 
 
-def _check_sharing(
-    resources: Resources, spec: DiskSpec, below: Device, store: Store | None, replaces: Key | None
+def check_users(
+    resources: Resources,
+    spec: DiskSpec,
+    mine: list[Extent],
+    path: str,
+    store: Store | None,
+    replaces: Replaces = _NOTHING,
 ) -> None:
     """
-    Check for other users, including disks that were created but not attached yet, which are not in XenStore.
+    DeviceBusy if the Extents ``mine`` of a disk are in use, also by disks that were created but not attached
+    yet, which are not in XenStore. ``path``: of the disk's device, for messages.
     """
-    if spec.shareable:
-        return
-    questions = stack.questions(resources)
-    mine = footprint(below.id.major, below.id.minor, not spec.read_only, questions)
     if store is not None:
-        with _sharing.Sharing(questions) as sharing:
+        with _sharing.Sharing(stack.questions(resources)) as sharing:
             sharing.check_extents(
-                store, mine, _Place(replaces, _guest.Guest(-1, spec.uuid, spec.domain)), below.path
+                store, mine, _Place(replaces.key, _guest.Guest(-1, spec.uuid, spec.domain)), path
             )
-    check_others(resources, spec, mine, below.path)
+    check_others(resources, spec, mine, path, replaces.opened)
 
 
 def check_others(
-    resources: Resources, spec: DiskSpec, mine: list[Extent], path: str, own: int | None = None
+    resources: Resources,
+    spec: DiskSpec,
+    mine: list[Extent],
+    path: str,
+    own: _sharing.QemuUse | None = None,
 ) -> None:
     """
-    The same for the Extents ``mine`` of a disk: the devices that were made for other disks, and what QEMU has
-    open, except in the process ``own``. ``path``: of the disk's device, for messages.
+    The same without Xen's guests: the devices that were made for other disks, and what QEMU has open except
+    for ``own``.
     """
     questions = stack.questions(resources)
     for uuid, device in _ours(resources):

@@ -75,6 +75,11 @@ class Present(NamedTuple):
     bus: str | None
     xml: str
 
+    @property
+    def mode(self) -> str:
+        """``r`` or ``w``."""
+        return "r" if self.read_only or self.device == "cdrom" else "w"
+
     def serves(self, disk: Disk) -> bool:
         """Whether the disk is equivalent to the wanted one."""
         # libvirt may leave out the driver of an empty drive, and choose its type.

@@ -15,31 +15,43 @@ is created over it again if necessary.
 
 from __future__ import annotations
 
-from .._base.deadline import Deadline
+from typing import TYPE_CHECKING, Any
+
 from .._base.errors import BlockError
 from .._block.device import Device
 from .._dm import control, mapped
 from .._source.resources import Resources
-from .._xen import replacing, stack
-from .._xen import sharing as _sharing
-from .._xen.replacing import OldDisk
-from .._xenstore.pyxs_store import Store
-from . import attach, disk_device
-from .disk_device import DiskSpec, Over
+from .._xen import replacing
+from . import disk_device
+from .disk_device import DiskSpec, Over, Replaces
 from .disk_request import DiskRequest
+
+if TYPE_CHECKING:
+    from .._base.deadline import Deadline
+    from .._xenstore.pyxs_store import Store
 
 
 class OldRunningDisk:
     """
-    ``old``: the disk, whose device is held by the resources. ``again``: the device with which it is attached
-    again, or None.
+    ``device``: what the guest has open for the disk, held by the resources, or None. ``again``: whether it is
+    attached again. ``device_again``: the device that it then has. ``spec``: of the new disk. ``store``: for
+    the check of other users; None without Xen.
     """
 
-    def __init__(self, resources: Resources, request: DiskRequest, spec: DiskSpec, old: OldDisk) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        request: DiskRequest,
+        spec: DiskSpec,
+        device: Device | None,
+        store: Store | None,
+    ) -> None:
         self._resources = resources
         self._request = request
         self._spec = spec
-        self.old = old
+        self.device = device
+        self.store = store
+        self.is_again = False
         self.again: Device | None = None
         self._over: Over | None = None
         self._is_taken = False
@@ -49,29 +61,22 @@ class OldRunningDisk:
         The last checks before the guest is asked. ``below``: the new source's device, held; ``is_new_table``:
         whether its table was made in this run.
         """
-        questions = stack.questions(self._resources)
-        if is_new_table:
-            replacing.refuse_overlap(self.old, below, not self._spec.read_only, questions)
-        with _sharing.Sharing(questions) as sharing:
-            self.old = replacing.with_sharing(self.old, self._store, sharing)
+        raise NotImplementedError
 
     def take(self) -> None:
         """Ask the guest to release it, and detach it. Raises the error, in which case it is not taken."""
         self._let_go()
-        (outcome,) = attach.detach(
-            self._store, [self.old.detachment], self._request.timeout, self._request.uri, withdraw=True
-        )
-        if outcome.error is not None:
-            raise outcome.error
+        self._detach()
         self._is_taken = True
 
     def put_back(self) -> BlockError | None:
         """Attach it again, if it was taken; an error or None."""
-        if not self._is_taken or self.old.device is None:
+        if not self._is_taken or not self._can_come_back:
             return None
         self._is_taken = False
         try:
-            self.again = self._attach(self.old.device, self._request.limit())
+            self.again = self._attach(self._request.limit())
+            self.is_again = True
         except BlockError as error:
             return error
         return None
@@ -80,18 +85,43 @@ class OldRunningDisk:
         """Put it back after this error, and add to the error what holds now."""
         was_taken = self._is_taken
         failure = self.put_back()
-        if self.again is not None:
-            replacing.has_again(error, self.old)
+        if self.is_again:
+            replacing.has_again(error, self)
         elif was_taken:
-            replacing.has_none(error, self.old, failure)
+            replacing.has_none(error, self, failure)
 
     @property
-    def _store(self) -> Store:
-        return self._resources.shared(Store)
+    def dev(self) -> str:
+        return self._request.target
+
+    def replaced(self) -> dict[str, Any]:
+        """Plain data for a module's return values."""
+        raise NotImplementedError
+
+    def state_words(self) -> list[str]:
+        """What differs from how the disk was before, as texts. Reads what the guest has now."""
+        raise NotImplementedError
+
+    @property
+    def replaces(self) -> Replaces:
+        """For the check of other users, which it is not."""
+        raise NotImplementedError
+
+    @property
+    def _can_come_back(self) -> bool:
+        raise NotImplementedError
+
+    def _detach(self) -> None:
+        """Ask the guest for it, and wait until it is gone."""
+        raise NotImplementedError
+
+    def _attach(self, limit: Deadline) -> Device | None:
+        """Attach it again; returns its device, which may be a new one."""
+        raise NotImplementedError
 
     def _let_go(self) -> None:
         """Hold what is below the mapped device instead of the mapped device itself."""
-        device = self.old.device
+        device = self.device
         if device is None or not mapped.is_mapped(device):
             return
         dm = self._resources.dm
@@ -99,16 +129,15 @@ class OldRunningDisk:
             self._over = disk_device.over(self._resources, device)
             device.close()
 
-    def _attach(self, device: Device, limit: Deadline) -> Device:
-        request = self.old.request()
-        if self._over is not None:
-            with disk_device.locked(limit):
-                device = disk_device.make_again(self._resources, self._spec, self._over, limit)
-            disk_device.settle(self._resources, [(self._spec, device)], limit)
-            request = request._replace(device=device, params=self._spec.path)
-        with _sharing.Sharing(stack.questions(self._resources)) as sharing:
-            guard = None if self.old.is_shared else sharing.guard
-            (outcome,) = attach.attach(self._store, [request], limit.left(), guard, self._request.uri)
-        if outcome.error is not None:
-            raise outcome.error
+    def _make_again(self, limit: Deadline) -> Device | None:
+        """The device to attach again: that of the plan, or a mapped device over the same as before."""
+        with disk_device.locked(limit):
+            self._refuse_others()
+            if self._over is None:
+                return self.device
+            device = disk_device.make_again(self._resources, self._spec, self._over, limit)
+        disk_device.settle(self._resources, [(self._spec, device)], limit)
         return device
+
+    def _refuse_others(self) -> None:
+        """DeviceBusy if somebody else uses its storage by now, unless that is checked later."""

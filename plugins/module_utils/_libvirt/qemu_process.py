@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._base import gone
@@ -26,6 +25,7 @@ from .._process import identity, open_files
 
 if TYPE_CHECKING:
     from .._block.device import Device
+    from .._process.open_files import What
 
 # libvirt's record of each process, NAME.pid (virPidFileBuildPath, qemu_process.c).
 RECORDS = "/run/libvirt/qemu"
@@ -77,15 +77,27 @@ def prove(process: Process, path: str, device: Device, title: str) -> None:
 
 def opened(process: Process) -> set[tuple[int, int]]:
     """``{(major, minor)}`` of the block devices that QEMU has open. KernelError."""
-    return {
-        (os.major(found.st_rdev), os.minor(found.st_rdev))
-        for found, dummy in open_files.of_process(str(process.pid))
-        if stat.S_ISBLK(found.st_mode)
-    }
+    return {has[1:] for has in _open(process) if has[0] == "block"}
+
+
+def count(process: Process, what: What) -> int:
+    """How often QEMU has this file or block device open. KernelError."""
+    return _open(process).count(what)
+
+
+def _open(process: Process) -> list[What]:
+    found = [open_files.what(there) for there, dummy in open_files.of_process(str(process.pid))]
+    return [what for what in found if what is not None]
 
 
 def number_at(process: Process, path: str) -> tuple[int, int] | None:
     """The number of the block device at a path as QEMU sees it; None if there is none. KernelError."""
+    what = at(process, path)
+    return what[1:] if what is not None and what[0] == "block" else None
+
+
+def at(process: Process, path: str) -> What | None:
+    """The file or block device at a path as QEMU sees it; None if there is none. KernelError."""
     root = f"/proc/{process.pid}/root"
     for dummy in range(_MOST_LINKS):
         # The kernel would follow an absolute link in this process's file system.
@@ -103,7 +115,7 @@ def number_at(process: Process, path: str) -> tuple[int, int] | None:
         if error.errno in (*gone.PATH, *gone.PROCESS):
             return None
         raise gone.not_seen(error, root + path) from error
-    return (os.major(there.st_rdev), os.minor(there.st_rdev)) if stat.S_ISBLK(there.st_mode) else None
+    return open_files.what(there)
 
 
 def _read(path: str) -> str | None:

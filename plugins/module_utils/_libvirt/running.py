@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-What disks of running guests have in common, whether Xen or QEMU runs the guest: the recipe in the running
-definition, and growing.
+What disks of running guests have in common, whether Xen or QEMU runs the guest: the order in which a disk and
+its recipe in the running definition change, replacing, growing, and rolling back.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -13,12 +13,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._base.errors import BlockError, DeadlineExceeded
 from .._block.device import Device
+from .._dm import control, mapped
 from .._source import growth
 from .._source.resources import Resources
+from .._xen import replacing
 from . import disk_device, live_recipe
 from .connection import Definition
 from .disk_request import DiskRequest
+from .old_disk import OldRunningDisk
 
 Settings = dict[str, Any]
 
@@ -26,7 +30,8 @@ Settings = dict[str, Any]
 class Running:
     """
     ``had_recipe`` and ``recipe``: the recipe of the disk in the running definition, and the one that it is to
-    have.
+    have. ``device``: the device of the guest's present disk, held by the resources. ``old``: the disk that is
+    replaced.
     """
 
     def __init__(self, resources: Resources, request: DiskRequest, definition: Definition) -> None:
@@ -34,12 +39,15 @@ class Running:
         self.request = request
         self.definition = definition
         self.device: Device | None = None
+        self.old: OldRunningDisk | None = None
         # Whether the disk must be attached or detached.
         self.changes_disk = False
         self.had_recipe: str | None = None
         self.recipe: str | None = None
         self.was_detached = False
         self._put = False
+        # Whether the table of a new disk must be made.
+        self._makes_table = False
         self._growth: growth.Growth | None = None
         # Whether the guest must be told its disk's size.
         self._tells = False
@@ -62,6 +70,109 @@ class Running:
     @property
     def changes(self) -> bool:
         return self.changes_disk or self.changes_recipe
+
+    def change(self) -> None:
+        """
+        Attach, replace or detach the disk. A guest can be saved at any moment, and needs the recipe of each
+        disk to be restored. So the recipe is written before the disk is attached, and removed after it is
+        detached. A recipe without a disk has no effect.
+        """
+        if not self.request.present:
+            if self.changes_disk:
+                self._detach()
+                self.was_detached = True
+            self._put_recipe(self.recipe)
+            return
+        if self.old is not None:
+            self._replace(self.old)
+            return
+        self._put_recipe(self.recipe)
+        if self.changes_disk:
+            try:
+                self._attach()
+            except DeadlineExceeded:
+                # libvirt may still attach the disk, which then needs its recipe.
+                self._put = False
+                raise
+
+    def undo(self) -> None:
+        """
+        Detach what was attached, attach what was replaced, and restore the old recipe, unless the disk has
+        grown.
+        """
+        if self.grown or (not self.request.present and self.was_detached):
+            return
+        if self.request.present and self._is_attached:
+            self._detach()
+        if self.old is not None:
+            self._undo_replaced(self.old)
+            return
+        # A disk that could not be rolled back needs its recipe.
+        if self._put and not (self.changes_disk and self._is_there()):
+            self._write_recipe(self.had_recipe)
+
+    # What Xen and QEMU do in ways of their own
+
+    @property
+    def _is_attached(self) -> bool:
+        """Whether this run has attached a disk that is to be detached again."""
+        raise NotImplementedError
+
+    def _is_there(self) -> bool:
+        """Whether the guest has a disk in this place now."""
+        raise NotImplementedError
+
+    def _attach(self) -> None:
+        """Attach the wanted disk."""
+        raise NotImplementedError
+
+    def _detach(self) -> None:
+        """Detach the disk that the plan has found, or that :meth:`_attach` has attached."""
+        raise NotImplementedError
+
+    # Replacing
+
+    def _replace(self, old: OldRunningDisk) -> None:
+        """Detach the old disk, and attach the new one. If that fails, the old one is attached again."""
+        limit = self.request.limit()
+        with disk_device.locked(limit):
+            below = disk_device.open_below(self.resources, self._spec(), limit, old.store, old.replaces)
+        old.check(below, self._makes_table)
+        old.take()
+        try:
+            self._put_recipe(self.recipe)
+            self._attach()
+        except BlockError as error:
+            self._close_new()
+            old.has_again(error)
+            self._restore_recipe(old)
+            raise
+
+    def _undo_replaced(self, old: OldRunningDisk) -> None:
+        self._close_new()
+        failure = old.put_back()
+        if failure is not None:
+            raise replacing.not_again(old, failure)
+        self._restore_recipe(old)
+
+    def _close_new(self) -> None:
+        """Close the new disk's device, which is removed then, so that its name is free."""
+        if self.device is not None:
+            self.device.close()
+
+    def _restore_recipe(self, old: OldRunningDisk) -> None:
+        if self._put and old.is_again:
+            self._put = False
+            self._write_recipe(self.had_recipe)
+
+    # Parts
+
+    def _is_ours(self, device: Device) -> bool:
+        """Whether the device was made for this disk's path."""
+        return (
+            mapped.is_mapped(device)
+            and self.resources.dm.status(control.by_device(device)).uuid == self._spec().mapped_uuid
+        )
 
     def _put_recipe(self, recipe: str | None) -> None:
         if self.changes_recipe:

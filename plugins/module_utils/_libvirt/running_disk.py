@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-One disk of a running guest: compared with the wanted disk, attached with its recipe, grown, detached, and
-rolled back.
+One disk of a running guest of Xen: compared with the wanted disk, attached, grown and detached.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 """
@@ -13,9 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, WrongDevice
+from .._base.errors import BlockError, DeviceBusy, WrongDevice
 from .._block.device import Device
-from .._dm import control, mapped, udev
+from .._dm import udev
 from .._source import growth, lookup, opener
 from .._source.resources import Resources
 from .._source.spec import TableSource
@@ -27,7 +26,7 @@ from .._xenstore.pyxs_store import Store
 from . import attach, disk_device, domain_xml
 from .connection import Definition
 from .disk_request import DiskRequest
-from .old_disk import OldRunningDisk
+from .old_xen_disk import OldXenDisk
 from .running import Running, Settings, settings
 
 if TYPE_CHECKING:
@@ -44,9 +43,6 @@ class RunningDisk(Running):
         super().__init__(resources, request, definition)
         self.guest: _guest.Guest | None = None
         self.vbd: Vbd | None = None
-        # The disk that is replaced, and whether the table of the new one must be made.
-        self.old: OldRunningDisk | None = None
-        self._makes_table = False
 
     def plan(self, below: Device | None, recipe: str | None) -> tuple[Settings | None, Settings | None]:
         """
@@ -65,29 +61,6 @@ class RunningDisk(Running):
             return before, self._plan_absent(before, listed is not None)
         return before, self._plan_present(before, listed, below, recipe)
 
-    def change(self) -> None:
-        """
-        Attach or detach the disk. A guest can be saved at any moment, and needs the recipe of each disk to be
-        restored. So the recipe is written before the disk is attached, and removed after it is detached. A
-        recipe without a disk has no effect.
-        """
-        if not self.request.present:
-            if self.changes_disk:
-                self._detach()
-            self._put_recipe(self.recipe)
-            return
-        if self.old is not None:
-            self._replace(self.old)
-            return
-        self._put_recipe(self.recipe)
-        if self.changes_disk:
-            outcome = self._attach()
-            if outcome.error is not None:
-                # libvirt may still attach the disk, which then needs its recipe.
-                self._put = self._put and not isinstance(outcome.error, DeadlineExceeded)
-                raise outcome.error
-            self.vbd = outcome.vbd
-
     def grow(self) -> None:
         """
         Grow the disk. The recipes are written before: a guest that starts again must not get a shorter disk.
@@ -102,18 +75,12 @@ class RunningDisk(Running):
         told = grown.Told(self.vbd.key, self.request.title, self.device.size)
         return grown.wait(self.resources.shared(Store), [told], self.request.timeout)[0]
 
-    def undo(self) -> None:
-        """Detach what was attached, and restore the old recipe, unless the disk has grown."""
-        if self.grown or (not self.request.present and self.was_detached):
-            return
-        if self.request.present and self.changes_disk and self.vbd is not None:
-            self._detach()
-        if self.old is not None:
-            self._undo_replaced(self.old)
-            return
-        # A disk that could not be rolled back needs its recipe.
-        if self._put and not (self.changes_disk and self._read()):
-            self._write_recipe(self.had_recipe)
+    @property
+    def _is_attached(self) -> bool:
+        return self.changes_disk and self.vbd is not None
+
+    def _is_there(self) -> bool:
+        return self._read() is not None
 
     def _read(self) -> Vbd | None:
         if self.guest is None:
@@ -188,7 +155,7 @@ class RunningDisk(Running):
         if self.guest is None:
             raise AssertionError
         old = replacing.look_at(self.resources.shared(Store), vbd, self.guest, self.device)
-        self.old = OldRunningDisk(self.resources, request, spec, old)
+        self.old = OldXenDisk(self.resources, request, spec, old)
         # From here on, these two are the new disk's.
         self.vbd = self.device = None
         self.changes_disk, self.recipe = True, recipe
@@ -239,10 +206,7 @@ class RunningDisk(Running):
         source = self.request.source
         if source is None:
             raise AssertionError
-        is_ours = (
-            mapped.is_mapped(device)
-            and self.resources.dm.status(control.by_device(device)).uuid == self._spec().mapped_uuid
-        )
+        is_ours = self._is_ours(device)
         if self.request.present and self._plan_growth(device, source, is_ours):
             return True
         if is_ours:
@@ -268,43 +232,7 @@ class RunningDisk(Running):
 
     # Changing
 
-    def _replace(self, old: OldRunningDisk) -> None:
-        """Detach the old disk, and attach the new one. If that fails, the old one is attached again."""
-        limit, spec, store = self.request.limit(), self._spec(), self.resources.shared(Store)
-        with disk_device.locked(limit):
-            below = disk_device.open_below(self.resources, spec, limit, store, old.old.vbd.key)
-        old.check(below, self._makes_table)
-        old.take()
-        try:
-            self._put_recipe(self.recipe)
-            outcome = self._attach()
-            if outcome.error is not None:
-                raise outcome.error
-        except BlockError as error:
-            self._close_new()
-            old.has_again(error)
-            self._restore_recipe(old)
-            raise
-        self.vbd = outcome.vbd
-
-    def _undo_replaced(self, old: OldRunningDisk) -> None:
-        self._close_new()
-        failure = old.put_back()
-        if failure is not None:
-            raise replacing.not_again(old.old, failure)
-        self._restore_recipe(old)
-
-    def _close_new(self) -> None:
-        """Close the new disk's device, which is removed then, so that its name is free."""
-        if self.device is not None:
-            self.device.close()
-
-    def _restore_recipe(self, old: OldRunningDisk) -> None:
-        if self._put and old.again is not None:
-            self._put = False
-            self._write_recipe(self.had_recipe)
-
-    def _attach(self) -> blkback.Outcome:
+    def _attach(self) -> None:
         limit, spec, request = self.request.limit(), self._spec(), self.request
         with disk_device.locked(limit):
             device = disk_device.make(self.resources, spec, limit, self.resources.shared(Store))
@@ -325,7 +253,9 @@ class RunningDisk(Running):
             (outcome,) = attach.attach(
                 self.resources.shared(Store), [wanted], limit.left(), guard, request.uri
             )
-        return outcome
+        if outcome.error is not None:
+            raise outcome.error
+        self.vbd = outcome.vbd
 
     def _detach(self) -> None:
         request = self.request
@@ -341,4 +271,3 @@ class RunningDisk(Running):
         if outcome.error is not None:
             raise outcome.error
         self.vbd = outcome.vbd
-        self.was_detached = not request.present

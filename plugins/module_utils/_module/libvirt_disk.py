@@ -256,7 +256,7 @@ class DiskItem(Item):
         if self.request.seal.sealed:
             options.update(self.request.seal._asdict())
         if running.old is not None:
-            options = sealing.as_before(options, running.old.old.device, self._had, self._reason())
+            options = sealing.as_before(options, running.old.device, self._had, self._reason())
             self._old_seal = {name: self._had.get(name) for name in _recipe.Seal._fields}
             sealing.compare(options, None, {}, has, self._reason())
             return
@@ -291,7 +291,8 @@ class DiskItem(Item):
     def _seal_old(self) -> None:
         """Seal the disk that was replaced and is attached again, as it was."""
         old = None if self.running is None else self.running.old
-        if old is not None and old.again is not None:
+        # Only the disks of Xen can be sealed.
+        if isinstance(self.running, RunningDisk) and old is not None and old.again is not None:
             sealing.change(old.again, {}, self._old_seal, [], self._reason())
 
     def _read_source(self) -> Device | None:
@@ -369,9 +370,9 @@ class DiskItem(Item):
             told.append("the definition is changed, so that the disk is as large after the next start")
         old = None if self.running is None else self.running.old
         if old is not None:
-            if old.again is None:
-                return told + old.old.state_words(self.resources.shared(Store))
-            self.warnings.append(f"{self.title()}: the guest has {old.old} again")
+            if not old.is_again:
+                return told + old.state_words()
+            self.warnings.append(f"{self.title()}: the guest has {old} again")
             return told
         if self.running is not None and self.running.was_detached:
             told.append("the disk of the running guest is detached")
@@ -399,7 +400,7 @@ class DiskItem(Item):
         return {
             "disk": disk,
             "device": None if device is None else device.as_dict(),
-            "replaced": None if old is None or device is None else old.old.replaced(),
+            "replaced": None if old is None or device is None else old.replaced(),
         }
 
 
@@ -438,13 +439,6 @@ def _check_live(params: Params) -> None:
             True,
             "is possible only for xen:///system and qemu:///system, where it can be proved which device the "
             f"guest got, and the uri is {uri}",
-        )
-    if params["replace"] and params["device_type"] != "cdrom":
-        raise InvalidValue(
-            "replace",
-            True,
-            f"is possible only for Xen and for media of CD drives, and the uri is {uri}. Use state=absent "
-            "first, and then add the disk",
         )
 
 

@@ -20,6 +20,8 @@ TYPE_CHECKING = False  # for type checkers it is true; importing typing takes lo
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    # ``("file", st_dev, st_ino)`` or ``("block", major, minor)``.
+    What = tuple[str, int, int]
 
 _DOMID = "-xen-domid"
 
@@ -69,6 +71,15 @@ def _qemu(pid: str, comm: str) -> Qemu:
     return Qemu(pid, domid, name or comm.strip())
 
 
+def what(found: os.stat_result) -> What | None:
+    """What such a file is, to compare: the file or the block device; None for other kinds."""
+    if stat.S_ISREG(found.st_mode):
+        return "file", found.st_dev, found.st_ino
+    if stat.S_ISBLK(found.st_mode):
+        return "block", os.major(found.st_rdev), os.minor(found.st_rdev)
+    return None
+
+
 def of_process(pid: str) -> Iterator[tuple[os.stat_result, bool]]:
     """The same for one process. Nothing if it has ended. KernelError."""
     for number in gone.list_directory(f"/proc/{pid}/fd", gone.PROC_FILE):
@@ -79,7 +90,7 @@ def of_process(pid: str) -> Iterator[tuple[os.stat_result, bool]]:
             if error.errno in gone.PROC_FILE:
                 continue
             raise gone.not_seen(error, path) from error
-        if not stat.S_ISREG(found.st_mode) and not stat.S_ISBLK(found.st_mode):
+        if what(found) is None:
             continue
         flags = _read(f"/proc/{pid}/fdinfo/{number}")
         yield found, flags is None or _may_write(flags)

@@ -27,14 +27,21 @@ from .sharing import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
 
     from .._block.device import Device
     from .._xenstore.nodes import Nodes
-    from .footprint import Questions
+    from .footprint import Extent, Questions
     from .guest import Guest
     from .sharing import Sharing
     from .vbd_nodes import Vbd
+
+    class Old(Protocol):
+        """A disk that is replaced. ``str()`` of it appears in messages; ``dev``: its name in the guest."""
+
+        @property
+        def dev(self) -> str: ...
+
 
 # A script with another name may attach more than a block device of this host (block-iscsi, block-drbd).
 _KNOWN_SCRIPTS = ("block", "block-racefree")
@@ -52,6 +59,10 @@ class OldDisk(Record):
     device: Device | None
     discard: bool | None
     is_shared: bool = False
+
+    @property
+    def dev(self) -> str:
+        return self.vbd.dev
 
     @property
     def detachment(self) -> Detachment:
@@ -166,33 +177,36 @@ def refuse_overlap(old: OldDisk, device: Device, writes: bool, questions: Questi
         return
     mine = footprint(device.id.major, device.id.minor, writes, questions)
     other = footprint(old.device.id.major, old.device.id.minor, old.vbd.writable, questions)
+    refuse_common(mine, other, f"{old.dev} of {old.guest}")
+
+
+def refuse_common(mine: list[Extent], other: list[Extent], title: str) -> None:
+    """The same for the Extents of the new and of the old disk. ``title``: of the disk, for the message."""
     pair = conflict(mine, other)
     if pair is not None:
         raise DeviceBusy(
             f"{describe(*pair)} is part of the new disk and of the one that the guest has there",
-            device=f"{old.vbd.dev} of {old.guest}",
+            device=title,
             hint="The table of the new disk is made while the guest still uses the old one, so they must not "
             "share storage: detach the old disk first",
         )
 
 
-def not_again(old: OldDisk, failure: BlockError) -> GuestError:
+def not_again(old: Old, failure: BlockError) -> GuestError:
     """The error for an old disk that could not be attached again."""
-    return GuestError(
-        f"the guest has no disk {old.vbd.dev} now: {old} could not be attached again: {failure}"
-    )
+    return GuestError(f"the guest has no disk {old.dev} now: {old} could not be attached again: {failure}")
 
 
-def has_again(error: BlockError, old: OldDisk) -> None:
+def has_again(error: BlockError, old: Old) -> None:
     """Add to the error that the old disk is attached again."""
     error.hint = f"{error.hint or error.HINT}. The guest has {old} again"
 
 
-def has_none(error: BlockError, old: OldDisk, failure: BlockError | None) -> None:
+def has_none(error: BlockError, old: Old, failure: BlockError | None) -> None:
     """Add to the error that the old disk is not attached again. ``failure``: why it could not be, if so."""
     why = (
         "was being detached before this task"
         if failure is None
         else f"could not be attached again: {failure}"
     )
-    error.hint = f"{error.hint or error.HINT}. The guest has no disk {old.vbd.dev} now: {old} {why}"
+    error.hint = f"{error.hint or error.HINT}. The guest has no disk {old.dev} now: {old} {why}"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from .._block.device import Device
-    from .._process.open_files import Qemu
+    from .._process.open_files import Qemu, What
     from .._xenstore.nodes import Nodes
     from .guest import Guest
 
@@ -72,6 +72,13 @@ _QEMU_NODES = ("params", "mode")
 _MOVING = ("--incoming", "--migratedaway")
 # How often the check is retried for a device that changes meanwhile.
 _TRIES = 20
+
+
+class QemuUse(Record):
+    """What a process of QEMU has open for a disk. ``what``: as ``_process.open_files.what``."""
+
+    pid: int
+    what: What
 
 
 class Use(Record):
@@ -213,19 +220,21 @@ class Sharing:
                 hint=_HINT,
             )
 
-    def check_qemus(self, mine: list[Extent], name: str, own: int | None = None) -> None:
+    def check_qemus(self, mine: list[Extent], name: str, own: QemuUse | None = None) -> None:
         """
         Raise DeviceBusy if QEMU has something open that conflicts with the Extents ``mine``, for a guest that
         is not Xen's (KVM), or as one of its tools (qemu-nbd, qemu-img). ``name``: of the device, for the
-        message. ``own``: the PID of a process that is left out.
+        message. ``own``: is left out.
         """
         from .._process import open_files  # not needed by the hotplug script, which is to start fast
 
         for qemu in open_files.find_qemus():
             # Those for Xen's guests are found through XenStore, which says which disk is whose.
-            if qemu.domid is not None or qemu.pid == str(own):
+            if qemu.domid is not None:
                 continue
             for found, writes in open_files.of_process(qemu.pid):
+                if own is not None and own == (int(qemu.pid), open_files.what(found)):
+                    continue
                 pair = conflict(mine, self._extents_of(found, writes) or [])
                 if pair is not None:
                     raise DeviceBusy(

@@ -21,6 +21,7 @@ from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     domain_xml,
 )
 from ansible_collections.racefree.block.plugins.module_utils._module import libvirt_disk as _libvirt_disk
+from ansible_collections.racefree.block.plugins.module_utils._source.resources import Resources
 from ansible_collections.racefree.block.plugins.modules import libvirt_disk, libvirt_disks
 
 
@@ -56,7 +57,8 @@ GOOD = {"domain": "web1", "vdev": "xvda", "source": "file:/srv/a.raw"}
         ({"config": False}, ["config", "must be true without live"]),
         ({"live": True, "uri": "qemu:///session"}, ["live", "qemu:///system"]),
         ({"live": True, "uri": "qemu+tls://other/system"}, ["live", "qemu:///system"]),
-        ({"live": True, "uri": "qemu:///system", "replace": True}, ["replace", "only for Xen"]),
+        ({"uri": "qemu:///system", "replace": True}, ["replace", "only with live=true"]),
+        ({"live": True, "uri": "qemu:///system", "sealed": True}, ["sealed", "only for Xen"]),
         ({"timeout": 0}, ["timeout", "from 1 to"]),
     ],
 )
@@ -104,7 +106,8 @@ def test_a_volume_is_not_made_shorter(recipe, length, refused):
     params.update(
         {key: spec["default"] for key, spec in _libvirt_disk.ARGUMENTS.items() if "default" in spec}, **GOOD
     )
-    item = _libvirt_disk.DiskItem(dict(params, source=thin(length)), None)
+    with Resources() as resources:
+        item = _libvirt_disk.DiskItem(dict(params, source=thin(length)), resources)
     item.check()
     if not refused:
         disk_definition.refuse_shrinking(xml, item.request)

@@ -24,7 +24,7 @@ from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     live_recipe,
 )
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.disk_request import DiskRequest
-from ansible_collections.racefree.block.plugins.module_utils._libvirt.old_disk import OldRunningDisk
+from ansible_collections.racefree.block.plugins.module_utils._libvirt.old_xen_disk import OldXenDisk
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.running_disk import RunningDisk
 from ansible_collections.racefree.block.plugins.module_utils._source import spec
 from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_read
@@ -45,7 +45,7 @@ class Scene:
         monkeypatch.setattr(live_recipe, "put", self.put)
         monkeypatch.setattr(_attach, "detach", self.detach)
         monkeypatch.setattr(vbd_read, "read_vbd", lambda *arguments: self.disk)
-        monkeypatch.setattr(RunningDisk, "_attach", lambda item: self.attach())
+        monkeypatch.setattr(RunningDisk, "_attach", lambda item: self.attach(item))
 
     def item(self, state, had=None, wanted=None):
         request = DiskRequest("xen:///", "web1", "xvdb", None, present=state == "present", timeout=1)
@@ -60,11 +60,13 @@ class Scene:
         self.steps.append(("recipe", recipe))
         self.recipe = recipe
 
-    def attach(self):
+    def attach(self, item):
         self.steps.append("attach")
         if self.sticks or self.error is None:
             self.disk = "a disk"
-        return Outcome(None, None if self.error else self.disk, self.error)
+        if self.error is not None:
+            raise self.error
+        item.vbd = self.disk
 
     def detach(self, store, detachments, timeout, uri, withdraw=False):
         self.steps.append("detach")
@@ -158,33 +160,33 @@ VBD = Vbd(Key(5, 51728), "xvdb", "/dev/mapper/x", True, False, 4, 4, True, (7, 3
 def replaced(scene, monkeypatch):
     """A disk to be replaced. The new source is opened, and the old disk is attached again, as steps."""
 
-    def put_back(disk, device, limit):
+    def put_back(disk, limit):
         scene.steps.append("attach the old one")
         if scene.sticks_old:
             raise GuestError("not even the old one")
         scene.disk = "the old disk"
-        return device
+        return disk.device
 
     scene.sticks_old = False
     monkeypatch.setattr(disk_device, "locked", lambda limit: contextlib.nullcontext())
     monkeypatch.setattr(disk_device, "open_below", lambda *arguments: scene.steps.append("open"))
-    monkeypatch.setattr(OldRunningDisk, "check", lambda *arguments: scene.steps.append("check"))
-    monkeypatch.setattr(OldRunningDisk, "_let_go", lambda disk: None)
-    monkeypatch.setattr(OldRunningDisk, "_attach", put_back)
+    monkeypatch.setattr(OldXenDisk, "check", lambda *arguments: scene.steps.append("check"))
+    monkeypatch.setattr(OldXenDisk, "_let_go", lambda disk: None)
+    monkeypatch.setattr(OldXenDisk, "_attach", put_back)
     scene.disk = "the old disk"
     item = scene.item("present", had=OLD, wanted=RECIPE)
     item.request = item.request._replace(source=spec.parse("file:/srv/a"), replace=True)
     device = types.SimpleNamespace(path="/dev/loop3", id=types.SimpleNamespace(diskseq=9))
     old = OldDisk(VBD, Guest(5, "u", "web1"), device, True)
     item.vbd = None
-    item.old, item.changes_disk = OldRunningDisk(item.resources, item.request, None, old), True
+    item.old, item.changes_disk = OldXenDisk(item.resources, item.request, None, old), True
     return item
 
 
 def test_everything_is_checked_before_the_old_disk_is_touched(scene, replaced):
     replaced.change()
     assert scene.steps == ["open", "check", "detach", ("recipe", RECIPE), "attach"]
-    assert replaced.old.again is None and replaced.vbd == "a disk"
+    assert not replaced.old.is_again and replaced.vbd == "a disk"
 
 
 def test_a_guest_that_keeps_the_old_disk_keeps_its_recipe(scene, replaced):
@@ -201,7 +203,7 @@ def test_the_old_disk_and_its_recipe_come_back(scene, replaced):
         replaced.change()
     replaced.undo()
     assert scene.steps[4:] == ["attach", "attach the old one", ("recipe", OLD)]
-    assert replaced.old.again is not None
+    assert replaced.old.is_again
 
 
 def test_the_old_disk_cannot_come_back(scene, replaced):
@@ -209,7 +211,7 @@ def test_the_old_disk_cannot_come_back(scene, replaced):
     with pytest.raises(GuestError, match="no disk xvdb now: .* could not be attached again: not even"):
         replaced.change()
     replaced.undo()
-    assert scene.recipe == RECIPE and replaced.old.again is None
+    assert scene.recipe == RECIPE and not replaced.old.is_again
 
 
 def test_a_replaced_disk_is_rolled_back(scene, replaced):

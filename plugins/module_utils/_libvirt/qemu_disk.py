@@ -1,0 +1,179 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+A place for a disk in a running guest of QEMU: what libvirt lists there, and how a disk is attached and
+detached.
+
+Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+
+libvirt accepts only a path. This is safe: the device at the path stays open, also in a holder process that
+outlives a killed run, so its number cannot become another device's. Afterwards, what QEMU has opened is
+compared with it.
+
+A disk on the virtio bus is detached by the guest: QEMU asks for it (device_del), and cannot withdraw that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Callable, TypeVar
+
+from .._base.deadline import Deadline, pauses
+from .._base.errors import BlockError, DeadlineExceeded, GuestError, NotSupported, WrongDevice
+from .._process.holder import hold, hold_for
+from . import connection as _connection
+from . import domain_xml, qemu_process
+from .connection import Definition, libvirt
+from .disk_request import DiskRequest
+from .handles import DomainHandle
+
+if TYPE_CHECKING:
+    from .._block.device import Device
+
+T = TypeVar("T")
+# Seconds for undoing what libvirt did, for one answer of libvirt, and for holding a device for a daemon that
+# may still attach it.
+_TAKING_BACK = 20
+_ANSWERING = 10
+_LATE = 600
+# Buses whose disks QEMU adds to a running guest, and takes from it (qemuDomainDetachPrepDisk and
+# qemuDomainAttachDeviceDiskLiveInternal, src/qemu/qemu_hotplug.c of libvirt).
+_BUSES = ("virtio", "scsi", "usb")
+# The bus that libvirt chooses by a disk's name, if it is none of those (virDomainDiskDefParseXML).
+_OTHER_BUSES = {"hd": "ide", "fd": "fdc", "xv": "xen", "ub": "uml"}
+# What QEMU answers to a second request for the same disk, before the guest has released it
+# (qmp_device_del, system/qdev-monitor.c).
+_ASKED_BEFORE = "in the process of unplug"
+
+
+class QemuDisk:
+    """
+    ``process``: the guest's QEMU. ``was_asked``: whether this run has asked the guest for its disk, which
+    cannot be withdrawn. ``is_stuck``: whether a disk that failed could not be detached again.
+    """
+
+    def __init__(self, request: DiskRequest, definition: Definition) -> None:
+        self.request = request
+        self.uuid = definition.uuid
+        self.process = qemu_process.find(definition.name, definition.uuid)
+        self.was_asked = False
+        self.is_stuck = False
+
+    def listed(self, limit: Deadline | None = None) -> domain_xml.Present | None:
+        """What libvirt lists there now, or None. GuestError, DeadlineExceeded."""
+        limit = limit or Deadline(_ANSWERING)
+        live = _connection.read(self.request.uri, self.uuid, limit).live
+        return None if live is None else domain_xml.Domain(live).disk(self.request.target)
+
+    def attach(self, xml: str, held: list[Device], prove: Callable[[], None], limit: Deadline) -> None:
+        """
+        Attach a disk. ``held``: its devices; ``prove`` raises an error unless QEMU has opened the right one.
+        Whatever fails, the disk is detached again, and the error says so if that fails too.
+        """
+        # If this process is killed while libvirt attaches, QEMU may open the device yet.
+        holding = hold(held, limit.left() + _TAKING_BACK) if held else contextlib.nullcontext()
+        with holding:
+            try:
+                self.call(limit, lambda domain: domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE))
+                prove()
+            except BlockError as error:
+                if isinstance(error, DeadlineExceeded):
+                    # The path must not lead to another device by then.
+                    if held:
+                        hold_for(held, _LATE)
+                    error.hint = (
+                        f"{error.hint}. It may attach the disk yet; the device is held for it for {_LATE} s"
+                    )
+                self._take_back(error)
+                raise
+
+    def _take_back(self, error: BlockError) -> None:
+        """After a failure, detach what libvirt attached. If that fails too, add this to the error."""
+        self.is_stuck = True
+        try:
+            listed = self.listed(Deadline(_TAKING_BACK))
+            if listed is not None:
+                self.detach(listed, Deadline(_TAKING_BACK))
+            self.is_stuck = False
+        except BlockError as failure:
+            hint = error.hint or "It could not be rolled back"
+            error.hint = f"{hint}. The disk {self.request.target} may still be attached: {failure}"
+
+    def detach(self, listed: domain_xml.Present, limit: Deadline) -> None:
+        """
+        Ask the guest for the disk, and wait until QEMU has closed it: libvirt itself waits for a few seconds
+        only, and then reports success (qemuDomainDetachDeviceLiveAndConfig). WrongDevice if the guest has
+        another disk there by now, DeadlineExceeded.
+        """
+        now = self.listed(limit)
+        if now is None:
+            return
+        if now.source != listed.source:
+            raise WrongDevice(
+                "the guest's disk is another one now; it is left unchanged", device=self.request.title
+            )
+        has = qemu_process.at(self.process, now.source) if now.source and now.source[0] == "/" else None
+        before = 0 if has is None else qemu_process.count(self.process, has)
+        self._ask(now, limit)
+        for pause in pauses():
+            # At the end of the limit, libvirt must still have time to answer. It forgets the disk before QEMU
+            # closes it.
+            if self.listed() is None and (
+                has is None or qemu_process.count(self.process, has) < max(before, 1)
+            ):
+                return
+            if limit.expired:
+                break
+            limit.sleep(pause)
+        raise limit.exceeded(
+            "the guest to release the disk",
+            device=self.request.title,
+            hint="Its system must run, and must not use the disk. The guest still has it, and QEMU cannot "
+            "withdraw the request, so it may release the disk later; run the task again to see",
+        )
+
+    def _ask(self, listed: domain_xml.Present, limit: Deadline) -> None:
+        self.was_asked = True
+        try:
+            self.call(
+                limit,
+                lambda domain: domain.detachDeviceFlags(listed.xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
+            )
+        except GuestError as error:
+            # An earlier run has asked for it.
+            if _ASKED_BEFORE not in error.message and self.listed() is not None:
+                self.was_asked = False
+                raise
+
+    def refuse_fixed(self, listed: domain_xml.Present) -> None:
+        """NotSupported for a disk that QEMU cannot take from a running guest."""
+        if listed.device not in ("disk", "lun"):
+            raise NotSupported(
+                f"the running guest has a {listed.device} there, which QEMU cannot take from it",
+                device=self.request.title,
+                hint="With live: false, the guest has the wanted disk from its next start on",
+            )
+        self._refuse_bus(listed.bus)
+
+    def refuse_new(self, bus: str | None) -> None:
+        """NotSupported for a disk that QEMU cannot add to a running guest. ``bus``: None as libvirt likes."""
+        self._refuse_bus(bus or _OTHER_BUSES.get(self.request.target[:2]))
+
+    def _refuse_bus(self, bus: str | None) -> None:
+        if bus not in (None, *_BUSES):
+            raise NotSupported(
+                f"QEMU cannot add or remove disks on the bus {bus} while the guest runs",
+                device=self.request.title,
+                hint=f"It can on {', '.join(_BUSES)}. With live: false, the change is made at the next start",
+            )
+
+    def call(self, limit: Deadline, function: Callable[[DomainHandle], T]) -> T:
+        """``function(domain)``, called within the limit. GuestError, DeadlineExceeded."""
+        return _connection.with_connection(
+            self.request.uri,
+            limit,
+            self.request.title,
+            lambda connection: function(connection.lookupByUUIDString(self.uuid)),
+        )
