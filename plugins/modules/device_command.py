@@ -269,20 +269,24 @@ error:
   contains:
     kind:
       description: Kind of the error.
+      returned: failure
       type: str
       sample: CommandFailed
     device:
-      description: The device, file or program concerned.
+      description: The device, file, guest, key or program that the error is about. V(null) if there is none.
+      returned: failure
       type: str
       sample: mkfs.ext4
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
         kind best.
+      returned: failure
       type: str
       sample: EIO
     hint:
       description: What to do about it.
+      returned: failure
       type: str
       sample: "See stderr and stdout"
 """

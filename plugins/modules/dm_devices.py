@@ -135,93 +135,113 @@ devices:
           description:
             - Path of the device node. It refers to this device only as long as the device exists.
             - V(null) if the node is missing or belongs to another device.
+          returned: when the entry succeeded
           type: str
           sample: /dev/dm-3
         name:
           description: The kernel's name for the device.
+          returned: when the entry succeeded
           type: str
           sample: dm-3
         mapper_path:
           description: >-
             The symbolic link that udev creates for the name of the mapped device. V(null) if it does not lead
             to this device.
+          returned: when the entry succeeded
           type: str
           sample: /dev/mapper/web1-root
         mapper_name:
           description: Name of the mapped device.
+          returned: when the entry succeeded
           type: str
           sample: web1-root
         uuid:
           description: UUID of the mapped device.
+          returned: when the entry succeeded
           type: str
           sample: RACEFREE-4711-281937-5b1d7c9e
         major:
           description: Major number.
+          returned: when the entry succeeded
           type: int
           sample: 253
         minor:
           description: Minor number.
+          returned: when the entry succeeded
           type: int
           sample: 3
         diskseq:
           description: >-
             Disk sequence number. The kernel does not give it to another device until the next boot.
+          returned: when the entry succeeded
           type: int
           sample: 43
         boot_id:
           description: >-
             ID of the boot in which the disk sequence number is valid, to be stored together with the number.
             Disk sequence numbers start again at every boot.
+          returned: when the entry succeeded
           type: str
           sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
         partition:
           description: >-
             Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
+          returned: when the entry succeeded
           type: int
           sample: 1
         by_diskseq:
           description: >-
             The symbolic link that udev creates for the disk sequence number and the partition, if udev has a
             rule for it. udev creates and removes it with a delay.
+          returned: when the entry succeeded
           type: str
           sample: /dev/disk/by-diskseq/43
         size:
           description: Size in bytes.
+          returned: when the entry succeeded
           type: int
           sample: 1073741824
         sector_size:
           description: Logical sector size in bytes.
+          returned: when the entry succeeded
           type: int
           sample: 512
         read_only:
           description: Whether the device is read-only.
+          returned: when the entry succeeded
           type: bool
           sample: false
         table:
           description: >-
             The live table in the format of C(dmsetup table), without keys. V(null) if it has a target type
             that this collection does not know.
+          returned: when the entry succeeded
           type: list
           elements: str
           sample: ["0 2097152 linear 7:7 0"]
         suspended:
           description: Whether the device is suspended.
+          returned: when the entry succeeded
           type: bool
           sample: false
         persist:
           description: Whether the device is kept when its last user closes it.
+          returned: when the entry succeeded
           type: bool
           sample: true
         sealed:
           description: Whether the device is sealed, so that nobody else can open it.
+          returned: when the entry succeeded
           type: bool
           sample: false
         open_count:
           description: How many times the device is open, not counting this module.
+          returned: when the entry succeeded
           type: int
           sample: 1
         status:
           description: Status of each target, in the format of C(dmsetup status).
+          returned: when the entry succeeded
           type: list
           elements: str
           sample: ["0 2097152 snapshot-merge 16/2097152 16"]
@@ -239,25 +259,31 @@ devices:
       contains:
         kind:
           description: Kind of the error.
+          returned: when the entry failed
           type: str
           sample: DeviceBusy
         device:
-          description: The device, file or name concerned.
+          description: >-
+            The device, file, guest, key or program that the error is about. V(null) if there is none.
+          returned: when the entry failed
           type: str
           sample: web1-root
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
             its kind best.
+          returned: when the entry failed
           type: str
           sample: EBUSY
         hint:
           description: What to do about it.
+          returned: when the entry failed
           type: str
           sample: "End that use first, or say deferred=true to have it go with its last user"
         errors:
           description: >-
             For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
+          returned: when the entry failed
           type: list
           elements: dict
           sample: [{line: 2, field: offset, value: 5x, rule: must be a whole number of sectors, column: 11}]

@@ -103,30 +103,37 @@ errors:
   contains:
     line:
       description: The line or list entry, from 1. V(null) for an error that does not belong to a single line.
+      returned: success
       type: int
       sample: 2
     target:
       description: The target type.
+      returned: success
       type: str
       sample: linear
     field:
       description: The field.
+      returned: success
       type: str
       sample: offset
     value:
       description: The value that is wrong. Keys are not shown.
+      returned: success
       type: raw
       sample: 5x
     rule:
       description: What is required.
+      returned: success
       type: str
       sample: must be a whole number of sectors from 0 to 18014398509481983
     column:
       description: Position in the line, from 0.
+      returned: success
       type: int
       sample: 11
     text:
       description: The line, without keys.
+      returned: success
       type: str
       sample: 8 8 linear /dev/a 5x
 lines:
@@ -151,32 +158,65 @@ devices:
   contains:
     target:
       description: Position of the target in the table, from 1.
+      returned: success
       type: int
       sample: 1
     field:
       description: The field.
+      returned: success
       type: str
       sample: device
     value:
       description: The device as the table names it.
+      returned: success
       type: str
       sample: /dev/vg/a
     access:
       description: How the kernel will open it, V(r), V(w) or V(rw).
+      returned: success
       type: str
       sample: rw
     device:
       description: >-
         The device's identity, as RV(racefree.block.dm_device#module:device). V(null) for a file that has no
         loop device yet.
+      returned: success
       type: dict
       sample: {path: /dev/dm-1, major: 253, minor: 1, diskseq: 41}
 error:
-  description: The error as structured data, as RV(racefree.block.dm_device#module:error).
+  description: The error as structured data.
   returned: failure
   type: dict
-  sample:
-    {kind: DeviceGone, device: web1, errno: ENXIO, hint: Leave name out for a device that is not there yet}
+  contains:
+    kind:
+      description: Kind of the error.
+      returned: failure
+      type: str
+      sample: DeviceGone
+    device:
+      description: The device, file, guest, key or program that the error is about. V(null) if there is none.
+      returned: failure
+      type: str
+      sample: web1
+    errno:
+      description: >-
+        Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
+        kind best.
+      returned: failure
+      type: str
+      sample: ENXIO
+    hint:
+      description: What to do about it.
+      returned: failure
+      type: str
+      sample: "Leave name out for a device that is not there yet"
+    errors:
+      description: >-
+        For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
+      returned: failure
+      type: list
+      elements: dict
+      sample: [{line: 2, field: offset, value: 5x, rule: must be a whole number of sectors, column: 11}]
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_table import ARGUMENTS, collect

@@ -100,45 +100,55 @@ golden:
   contains:
     path:
       description: Its path.
+      returned: success
       type: str
       sample: /srv/golden/debian-13.raw
     exists:
       description: Whether it exists. V(false) in check mode if it would be made.
+      returned: success
       type: bool
       sample: true
     size:
       description: >-
         Its size in bytes, also if it does not exist yet. V(null) if O(path) could not be looked at.
+      returned: success
       type: int
       sample: 3221225472
     mtime_ns:
       description: >-
         Its modification time, in nanoseconds since the epoch. V(null) if it does not exist yet.
+      returned: success
       type: int
       sample: 1764039633123456789
     made_from:
       description: The files that were read, the image itself first.
+      returned: success
       type: list
       elements: dict
       contains:
         path:
           description: Path of the file.
+          returned: success
           type: str
           sample: /srv/images/debian-13-generic-amd64.qcow2
         format:
           description: Its format.
+          returned: success
           type: str
           sample: qcow2
         size:
           description: Its size in bytes.
+          returned: success
           type: int
           sample: 334495744
         mtime_ns:
           description: Its modification time, in nanoseconds since the epoch.
+          returned: success
           type: int
           sample: 1764039600123456789
         sha256:
           description: Its SHA-256 checksum. V(null) in check mode if it was not read yet.
+          returned: success
           type: str
           sample: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
 error:
@@ -148,20 +158,24 @@ error:
   contains:
     kind:
       description: Kind of the error.
+      returned: failure
       type: str
       sample: WrongDevice
     device:
-      description: The device, file or name concerned.
+      description: The device, file, guest, key or program that the error is about. V(null) if there is none.
+      returned: failure
       type: str
       sample: /srv/golden/debian-13.raw
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
         kind best.
+      returned: failure
       type: str
       sample: ENODEV
     hint:
       description: What to do about it.
+      returned: failure
       type: str
       sample: "Give another path for a new one, and keep this file while guests use it"
 """

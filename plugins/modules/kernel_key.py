@@ -99,22 +99,27 @@ key:
   contains:
     type:
       description: Type of the key.
+      returned: success
       type: str
       sample: logon
     description:
       description: Description of the key.
+      returned: success
       type: str
       sample: guests:web1
     serial:
       description: Serial number that the kernel gave the key. V(null) in check mode if it does not exist yet.
+      returned: success
       type: int
       sample: 268812043
     size:
       description: Size of the payload in bytes.
+      returned: success
       type: int
       sample: 64
     table_key:
       description: How a C(crypt) target names the key.
+      returned: success
       type: str
       sample: ":64:logon:guests:web1"
 error:
@@ -124,20 +129,24 @@ error:
   contains:
     kind:
       description: Kind of the error.
+      returned: failure
       type: str
       sample: KernelError
     device:
-      description: The key concerned.
+      description: The device, file, guest, key or program that the error is about. V(null) if there is none.
+      returned: failure
       type: str
       sample: guests:web1
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
         kind best.
+      returned: failure
       type: str
       sample: EDQUOT
     hint:
       description: What to do about it.
+      returned: failure
       type: str
       sample: "Make room there, and try again"
 """

@@ -131,36 +131,44 @@ disk:
   contains:
     domain:
       description: Name of the domain.
+      returned: success
       type: str
       sample: web1
     uuid:
       description: UUID of the domain.
+      returned: success
       type: str
       sample: 4dea22b3-1d52-d8f3-2516-782e98ab3fa0
     vdev:
       description: Name of the disk in the guest.
+      returned: success
       type: str
       sample: xvda
     path:
       description: The path in the definition. A device is there only while the guest is starting or running.
+      returned: success
       type: str
       sample: /dev/mapper/racefree-4dea22b3-1d52-d8f3-2516-782e98ab3fa0-xvda
     mode:
       description: Whether the guest may only read (V(r)) or also write (V(w)).
+      returned: success
       type: str
       sample: w
     device_type:
       description: What kind of device the guest sees.
+      returned: success
       type: str
       sample: disk
     recipe:
       description:
         - The recipe that is kept in the definition, or with O(config=false) in the definition of the running
           domain. V(null) if none can be kept there.
+      returned: success
       type: str
       sample: '{"file": "/srv/guests/web1.raw"}'
     running:
       description: Whether the domain was running.
+      returned: success
       type: bool
       sample: true
 device:
@@ -174,51 +182,62 @@ device:
       description:
         - Path of the device node. It refers to this device only as long as the device exists.
         - V(null) if the node is missing or belongs to another device.
+      returned: success
       type: str
       sample: /dev/dm-7
     name:
       description: The kernel's name for the device.
+      returned: success
       type: str
       sample: dm-7
     major:
       description: Major number.
+      returned: success
       type: int
       sample: 253
     minor:
       description: Minor number.
+      returned: success
       type: int
       sample: 7
     diskseq:
       description: Disk sequence number. The kernel does not give it to another device until the next boot.
+      returned: success
       type: int
       sample: 42
     boot_id:
       description: >-
         ID of the boot in which the disk sequence number is valid, to be stored together with the number. Disk
         sequence numbers start again at every boot.
+      returned: success
       type: str
       sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
     partition:
       description: >-
         Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
+      returned: success
       type: int
       sample: 1
     by_diskseq:
       description: >-
         The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
         for it. udev creates and removes it with a delay.
+      returned: success
       type: str
       sample: /dev/disk/by-diskseq/42
     size:
       description: Size in bytes.
+      returned: success
       type: int
       sample: 1073741824
     sector_size:
       description: Logical sector size in bytes.
+      returned: success
       type: int
       sample: 512
     read_only:
       description: Whether the device is read-only.
+      returned: success
       type: bool
       sample: false
 replaced:
@@ -229,22 +248,27 @@ replaced:
   contains:
     path:
       description: Path of its device. V(null) if the guest was releasing it already.
+      returned: success
       type: str
       sample: /dev/loop3
     diskseq:
       description: Disk sequence number of its device. V(null) if the guest was releasing it already.
+      returned: success
       type: int
       sample: 41
     params:
-      description: The target as C(virsh domblklist) showed it.
+      description: The target as C(xl block-list) or C(virsh domblklist) showed it.
+      returned: success
       type: str
       sample: /dev/loop3
     mode:
       description: Whether the guest could only read it (V(r)) or also write to it (V(w)).
+      returned: success
       type: str
       sample: w
     device_type:
       description: What kind of device the guest saw.
+      returned: success
       type: str
       sample: disk
 error:
@@ -254,20 +278,24 @@ error:
   contains:
     kind:
       description: Kind of the error.
+      returned: failure
       type: str
       sample: DeviceBusy
     device:
-      description: The device, file or name concerned.
+      description: The device, file, guest, key or program that the error is about. V(null) if there is none.
+      returned: failure
       type: str
       sample: web1
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
         kind best.
+      returned: failure
       type: str
       sample: EBUSY
     hint:
       description: What to do about it.
+      returned: failure
       type: str
       sample: "Remove it first with state=absent, or say replace: true, or live: false"
 """

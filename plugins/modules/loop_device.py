@@ -117,96 +117,120 @@ device:
   type: dict
   contains:
     path:
-      description: Path of the device node. It refers to this device only as long as the device exists.
+      description:
+        - Path of the device node. It refers to this device only as long as the device exists.
+        - V(null) if the node is missing or belongs to another device.
+      returned: success
       type: str
       sample: /dev/loop7
     name:
       description: The kernel's name for the device.
+      returned: success
       type: str
       sample: loop7
     major:
       description: Major number.
+      returned: success
       type: int
       sample: 7
     minor:
       description: Minor number.
+      returned: success
       type: int
       sample: 7
     diskseq:
       description: Disk sequence number. The kernel does not give it to another device until the next boot.
+      returned: success
       type: int
       sample: 42
     boot_id:
       description: >-
         ID of the boot in which the disk sequence number is valid, to be stored together with the number. Disk
         sequence numbers start again at every boot.
+      returned: success
       type: str
       sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
     partition:
       description: >-
         Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
+      returned: success
       type: int
       sample: 1
     by_diskseq:
       description: >-
         The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
         for it. udev creates and removes it with a delay.
+      returned: success
       type: str
       sample: /dev/disk/by-diskseq/42
     size:
       description: Size in bytes.
+      returned: success
       type: int
       sample: 1073741824
     sector_size:
       description: Logical sector size in bytes.
+      returned: success
       type: int
       sample: 512
     read_only:
       description: Whether the device is read-only.
+      returned: success
       type: bool
       sample: false
     backing_file:
       description: Path of the backing file as the kernel reports it. V(null) over a block device.
+      returned: success
       type: str
       sample: /srv/guests/web1.raw
     backing:
       description: The block device below. V(null) if the device is over a file.
+      returned: success
       type: dict
       contains:
         name:
           description: The kernel's name for the device. V(null) if the disk was unplugged.
+          returned: success
           type: str
           sample: dm-3
         major:
           description: Major number.
+          returned: success
           type: int
           sample: 253
         minor:
           description: Minor number.
+          returned: success
           type: int
           sample: 3
         diskseq:
           description: Disk sequence number.
+          returned: success
           type: int
           sample: 41
         partition:
           description: Partition number. V(null) for a whole disk.
+          returned: success
           type: int
           sample: 1
     offset:
       description: Where in the file the device begins, in bytes.
+      returned: success
       type: int
       sample: 0
     size_limit:
       description: Size limit in bytes. V(0) if the device extends to the end of the file.
+      returned: success
       type: int
       sample: 0
     direct_io:
       description: Whether the device bypasses the page cache.
+      returned: success
       type: bool
       sample: true
     partitions:
       description: Whether the kernel scans the device for partitions.
+      returned: success
       type: bool
       sample: false
     partition_table:
@@ -224,50 +248,59 @@ device:
       contains:
         number:
           description: Number of the partition.
+          returned: when O(partitions=true)
           type: int
           sample: 1
         path:
           description: >-
             Path of its device node. V(null) if the kernel does not have this partition, or if the node is
             missing or belongs to another device.
+          returned: when O(partitions=true)
           type: str
           sample: /dev/loop7p1
         start:
           description: Where on the disk it begins, in bytes.
+          returned: when O(partitions=true)
           type: int
           sample: 1048576
         size:
           description: Size in bytes.
+          returned: when O(partitions=true)
           type: int
           sample: 1072693248
         type:
           description: >-
             Its type in the table, a GUID or such as V(0x83). V(null) if the table does not have this
             partition.
+          returned: when O(partitions=true)
           type: str
           sample: 0fc63daf-8483-4772-8e79-3d69d8477de4
         uuid:
           description: >-
             Its UUID, as in C(/dev/disk/by-partuuid). V(null) if the table does not have this partition.
+          returned: when O(partitions=true)
           type: str
           sample: 2a4e7d3c-51f8-4f0e-9d55-0c1b2a394857
         problem:
           description: >-
             Why it must not be used, such as V(it overlaps partition 2). V(null) if nothing is wrong with it.
+          returned: when O(partitions=true)
           type: str
           sample: it overlaps partition 2
     persist:
       description: Whether the device is kept when its last user closes it.
+      returned: success
       type: bool
       sample: true
     sealed:
       description: Whether the device is sealed, so that nobody else can open it.
+      returned: success
       type: bool
       sample: false
 gone:
   description: >-
-    Whether the device is gone. V(false) if its last user has yet to close it, when it was not removed because
-    of an error, and in check mode if it is there.
+    Whether the device no longer exists. V(false) if its last user has not closed it yet, if an error kept it
+    from being removed, and in check mode if it exists.
   returned: when O(state=absent)
   type: bool
   sample: true
@@ -278,20 +311,24 @@ error:
   contains:
     kind:
       description: Kind of the error.
+      returned: failure
       type: str
       sample: DeviceBusy
     device:
-      description: The device, file or name concerned.
+      description: The device, file, guest, key or program that the error is about. V(null) if there is none.
+      returned: failure
       type: str
       sample: /dev/loop7
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
         kind best.
+      returned: failure
       type: str
       sample: EBUSY
     hint:
       description: What to do about it.
+      returned: failure
       type: str
       sample: "End that use first, or say deferred=true to have it go with its last user"
 """

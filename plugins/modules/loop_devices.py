@@ -124,97 +124,121 @@ devices:
       type: dict
       contains:
         path:
-          description: Path of the device node. It refers to this device only as long as the device exists.
+          description:
+            - Path of the device node. It refers to this device only as long as the device exists.
+            - V(null) if the node is missing or belongs to another device.
+          returned: when the entry succeeded
           type: str
           sample: /dev/loop7
         name:
           description: The kernel's name for the device.
+          returned: when the entry succeeded
           type: str
           sample: loop7
         major:
           description: Major number.
+          returned: when the entry succeeded
           type: int
           sample: 7
         minor:
           description: Minor number.
+          returned: when the entry succeeded
           type: int
           sample: 7
         diskseq:
           description: >-
             Disk sequence number. The kernel does not give it to another device until the next boot.
+          returned: when the entry succeeded
           type: int
           sample: 42
         boot_id:
           description: >-
             ID of the boot in which the disk sequence number is valid, to be stored together with the number.
             Disk sequence numbers start again at every boot.
+          returned: when the entry succeeded
           type: str
           sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
         partition:
           description: >-
             Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
+          returned: when the entry succeeded
           type: int
           sample: 1
         by_diskseq:
           description: >-
             The symbolic link that udev creates for the disk sequence number and the partition, if udev has a
             rule for it. udev creates and removes it with a delay.
+          returned: when the entry succeeded
           type: str
           sample: /dev/disk/by-diskseq/42
         size:
           description: Size in bytes.
+          returned: when the entry succeeded
           type: int
           sample: 1073741824
         sector_size:
           description: Logical sector size in bytes.
+          returned: when the entry succeeded
           type: int
           sample: 512
         read_only:
           description: Whether the device is read-only.
+          returned: when the entry succeeded
           type: bool
           sample: false
         backing_file:
           description: Path of the backing file as the kernel reports it. V(null) over a block device.
+          returned: when the entry succeeded
           type: str
           sample: /srv/guests/web1.raw
         backing:
           description: The block device below. V(null) if the device is over a file.
+          returned: when the entry succeeded
           type: dict
           contains:
             name:
               description: The kernel's name for the device. V(null) if the disk was unplugged.
+              returned: when the entry succeeded
               type: str
               sample: dm-3
             major:
               description: Major number.
+              returned: when the entry succeeded
               type: int
               sample: 253
             minor:
               description: Minor number.
+              returned: when the entry succeeded
               type: int
               sample: 3
             diskseq:
               description: Disk sequence number.
+              returned: when the entry succeeded
               type: int
               sample: 41
             partition:
               description: Partition number. V(null) for a whole disk.
+              returned: when the entry succeeded
               type: int
               sample: 1
         offset:
           description: Where in the file the device begins, in bytes.
+          returned: when the entry succeeded
           type: int
           sample: 0
         size_limit:
           description: Size limit in bytes. V(0) if the device extends to the end of the file.
+          returned: when the entry succeeded
           type: int
           sample: 0
         direct_io:
           description: Whether the device bypasses the page cache.
+          returned: when the entry succeeded
           type: bool
           sample: true
         partitions:
           description: Whether the kernel scans the device for partitions.
+          returned: when the entry succeeded
           type: bool
           sample: false
         partition_table:
@@ -233,51 +257,60 @@ devices:
           contains:
             number:
               description: Number of the partition.
+              returned: when O(devices[].partitions=true)
               type: int
               sample: 1
             path:
               description: >-
                 Path of its device node. V(null) if the kernel does not have this partition, or if the node is
                 missing or belongs to another device.
+              returned: when O(devices[].partitions=true)
               type: str
               sample: /dev/loop7p1
             start:
               description: Where on the disk it begins, in bytes.
+              returned: when O(devices[].partitions=true)
               type: int
               sample: 1048576
             size:
               description: Size in bytes.
+              returned: when O(devices[].partitions=true)
               type: int
               sample: 1072693248
             type:
               description: >-
                 Its type in the table, a GUID or such as V(0x83). V(null) if the table does not have this
                 partition.
+              returned: when O(devices[].partitions=true)
               type: str
               sample: 0fc63daf-8483-4772-8e79-3d69d8477de4
             uuid:
               description: >-
                 Its UUID, as in C(/dev/disk/by-partuuid). V(null) if the table does not have this partition.
+              returned: when O(devices[].partitions=true)
               type: str
               sample: 2a4e7d3c-51f8-4f0e-9d55-0c1b2a394857
             problem:
               description: >-
                 Why it must not be used, such as V(it overlaps partition 2). V(null) if nothing is wrong with
                 it.
+              returned: when O(devices[].partitions=true)
               type: str
               sample: it overlaps partition 2
         persist:
           description: Whether the device is kept when its last user closes it.
+          returned: when the entry succeeded
           type: bool
           sample: true
         sealed:
           description: Whether the device is sealed, so that nobody else can open it.
+          returned: when the entry succeeded
           type: bool
           sample: false
     gone:
       description: >-
-        Whether the device is gone. V(false) if its last user has yet to close it, when it was not removed
-        because of an error, and in check mode if it is there.
+        Whether the device no longer exists. V(false) if its last user has not closed it yet, if an error kept
+        it from being removed, and in check mode if it exists.
       returned: when O(devices[].state=absent)
       type: bool
       sample: true
@@ -288,20 +321,25 @@ devices:
       contains:
         kind:
           description: Kind of the error.
+          returned: when the entry failed
           type: str
           sample: DeviceBusy
         device:
-          description: The device, file or name concerned.
+          description: >-
+            The device, file, guest, key or program that the error is about. V(null) if there is none.
+          returned: when the entry failed
           type: str
           sample: /dev/loop7
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
             its kind best.
+          returned: when the entry failed
           type: str
           sample: EBUSY
         hint:
           description: What to do about it.
+          returned: when the entry failed
           type: str
           sample: "End that use first, or say deferred=true to have it go with its last user"
 """

@@ -108,7 +108,7 @@ stores:
   elements: dict
   contains:
     changed:
-      description: Whether the record was changed.
+      description: Whether the entry was changed.
       returned: always
       type: bool
       sample: true
@@ -138,55 +138,67 @@ stores:
       contains:
         path:
           description: The store.
+          returned: when the entry succeeded
           type: str
           sample: /srv/guests/web1.cow
         space:
           description: >-
             How full the store is, from its file. V(null) for an empty one. A full store loses what is written
             to it.
+          returned: when the entry succeeded
           type: dict
           contains:
             kind:
               description: V(store) for a snapshot, V(pool) for a thin pool.
+              returned: when the entry succeeded
               type: str
               choices: [store, pool]
               sample: store
             used:
               description: Bytes in use. Of a store, with its own metadata.
+              returned: when the entry succeeded
               type: int
               sample: 805306368
             size:
               description: Size in bytes.
+              returned: when the entry succeeded
               type: int
               sample: 1073741824
             percent:
               description: The same in percent, with one decimal.
+              returned: when the entry succeeded
               type: float
               sample: 75.0
             metadata:
               description: C(used), C(size) and C(percent) of a pool's metadata. V(null) for a store.
+              returned: when the entry succeeded
               type: dict
               sample: {used: 1048576, size: 8388608, percent: 12.5}
         image:
           description: The image.
+          returned: when the entry succeeded
           type: dict
           contains:
             path:
               description: Path of the image.
+              returned: when the entry succeeded
               type: str
               sample: /srv/golden/debian.raw
             size:
               description: Size of the image in bytes.
+              returned: when the entry succeeded
               type: int
               sample: 1073741824
             mtime_ns:
               description: >-
                 Modification time of the image, in nanoseconds since the epoch. C(mtime_ns) of a file source
                 takes this value.
+              returned: when the entry succeeded
               type: int
               sample: 1764039633123456789
             sha256:
               description: SHA-256 checksum of the image. V(null) in check mode if the image was not read yet.
+              returned: when the entry succeeded
               type: str
               sample: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
     error:
@@ -196,20 +208,25 @@ stores:
       contains:
         kind:
           description: Kind of the error.
+          returned: when the entry failed
           type: str
           sample: WrongDevice
         device:
-          description: The device, file or name concerned.
+          description: >-
+            The device, file, guest, key or program that the error is about. V(null) if there is none.
+          returned: when the entry failed
           type: str
           sample: /srv/guests/web1.cow
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
             its kind best.
+          returned: when the entry failed
           type: str
           sample: ENODEV
         hint:
           description: What to do about it.
+          returned: when the entry failed
           type: str
           sample: "With this image the guest would read a mixture of both"
 """

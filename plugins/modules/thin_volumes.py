@@ -83,23 +83,28 @@ space:
   contains:
     kind:
       description: V(store) for a snapshot, V(pool) for a thin pool.
+      returned: success
       type: str
       choices: [store, pool]
       sample: store
     used:
       description: Bytes in use. Of a store, with its own metadata.
+      returned: success
       type: int
       sample: 805306368
     size:
       description: Size in bytes.
+      returned: success
       type: int
       sample: 1073741824
     percent:
       description: The same in percent, with one decimal.
+      returned: success
       type: float
       sample: 75.0
     metadata:
       description: C(used), C(size) and C(percent) of a pool's metadata. V(null) for a store.
+      returned: success
       type: dict
       sample: {used: 1048576, size: 8388608, percent: 12.5}
 volumes:
@@ -110,10 +115,12 @@ volumes:
   contains:
     id:
       description: Number of the volume.
+      returned: success
       type: int
       sample: 1
     state:
       description: V(present) or V(absent).
+      returned: success
       type: str
       sample: present
 error:
@@ -123,20 +130,24 @@ error:
   contains:
     kind:
       description: Kind of the error.
+      returned: failure
       type: str
       sample: DeviceBusy
     device:
-      description: The device, file or name concerned.
+      description: The device, file, guest, key or program that the error is about. V(null) if there is none.
+      returned: failure
       type: str
       sample: guests
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
         kind best.
+      returned: failure
       type: str
       sample: EBUSY
     hint:
       description: What to do about it.
+      returned: failure
       type: str
       sample: "Remove that first; nothing was done"
 """

@@ -172,66 +172,82 @@ vbd:
   contains:
     domain:
       description: Name of the guest.
+      returned: success
       type: str
       sample: web1
     uuid:
       description: UUID of the guest.
+      returned: success
       type: str
       sample: 0c2c8a52-6b3b-4d63-9d0f-6cbd2b0f2c11
     domid:
       description: ID of the guest.
+      returned: success
       type: int
       sample: 5
     vdev:
       description: Name of the disk in the guest.
+      returned: success
       type: str
       sample: xvda
     devid:
       description: Device number of the disk in the guest.
+      returned: success
       type: int
       sample: 51712
     mode:
       description: Whether the guest may only read (V(r)) or also write (V(w)).
+      returned: success
       type: str
       sample: w
     device_type:
       description: What kind of device the guest sees.
+      returned: success
       type: str
       sample: disk
     path:
       description: The path that was written to XenStore for other tools to show.
+      returned: success
       type: str
       sample: /dev/dm-3
     params:
       description: The target as C(xl block-list) shows it.
+      returned: success
       type: str
       sample: /dev/dm-3
     major:
       description: Major number of the device that was passed to blkback.
+      returned: success
       type: int
       sample: 253
     minor:
       description: Minor number of the device that was passed to blkback.
+      returned: success
       type: int
       sample: 3
     diskseq:
       description: Disk sequence number that was written to XenStore.
+      returned: success
       type: int
       sample: 42
     state:
       description: State of the backend (4 is connected).
+      returned: success
       type: int
       sample: 4
     frontend_state:
       description: State of the frontend (4 is connected).
+      returned: success
       type: int
       sample: 4
     connected:
       description: Whether the guest is connected to the disk.
+      returned: success
       type: bool
       sample: true
     sealed:
       description: Whether the device is sealed for this disk, so that nobody else can open it.
+      returned: success
       type: bool
       sample: false
 device:
@@ -245,51 +261,62 @@ device:
       description:
         - Path of the device node. It refers to this device only as long as the device exists.
         - V(null) if the node is missing or belongs to another device.
+      returned: success
       type: str
       sample: /dev/loop7
     name:
       description: The kernel's name for the device.
+      returned: success
       type: str
       sample: loop7
     major:
       description: Major number.
+      returned: success
       type: int
       sample: 7
     minor:
       description: Minor number.
+      returned: success
       type: int
       sample: 7
     diskseq:
       description: Disk sequence number. The kernel does not give it to another device until the next boot.
+      returned: success
       type: int
       sample: 42
     boot_id:
       description: >-
         ID of the boot in which the disk sequence number is valid, to be stored together with the number. Disk
         sequence numbers start again at every boot.
+      returned: success
       type: str
       sample: 8b2f4c3e-6d1a-4f0e-9c57-1d2e3f405162
     partition:
       description: >-
         Partition number. V(null) for a whole disk. A partition has the disk sequence number of its disk.
+      returned: success
       type: int
       sample: 1
     by_diskseq:
       description: >-
         The symbolic link that udev creates for the disk sequence number and the partition, if udev has a rule
         for it. udev creates and removes it with a delay.
+      returned: success
       type: str
       sample: /dev/disk/by-diskseq/42
     size:
       description: Size in bytes.
+      returned: success
       type: int
       sample: 1073741824
     sector_size:
       description: Logical sector size in bytes.
+      returned: success
       type: int
       sample: 512
     read_only:
       description: Whether the device is read-only.
+      returned: success
       type: bool
       sample: false
 replaced:
@@ -300,22 +327,27 @@ replaced:
   contains:
     path:
       description: Path of its device. V(null) if the guest was releasing it already.
+      returned: success
       type: str
       sample: /dev/loop3
     diskseq:
       description: Disk sequence number of its device. V(null) if the guest was releasing it already.
+      returned: success
       type: int
       sample: 41
     params:
-      description: The target as C(xl block-list) showed it.
+      description: The target as C(xl block-list) or C(virsh domblklist) showed it.
+      returned: success
       type: str
       sample: /dev/loop3
     mode:
       description: Whether the guest could only read it (V(r)) or also write to it (V(w)).
+      returned: success
       type: str
       sample: w
     device_type:
       description: What kind of device the guest saw.
+      returned: success
       type: str
       sample: disk
 error:
@@ -325,20 +357,24 @@ error:
   contains:
     kind:
       description: Kind of the error.
+      returned: failure
       type: str
       sample: DeviceBusy
     device:
-      description: The device, file or name concerned.
+      description: The device, file, guest, key or program that the error is about. V(null) if there is none.
+      returned: failure
       type: str
       sample: web1
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
         kind best.
+      returned: failure
       type: str
       sample: EBUSY
     hint:
       description: What to do about it.
+      returned: failure
       type: str
       sample: "Detach it first with state=detached, or say replace: true"
 """

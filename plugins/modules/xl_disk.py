@@ -122,42 +122,52 @@ disk:
   contains:
     domain:
       description: Name of the guest.
+      returned: success
       type: str
       sample: web1
     config_file:
       description: Path of the configuration.
+      returned: success
       type: str
       sample: /etc/xen/web1.cfg
     vdev:
       description: Name of the disk in the guest.
+      returned: success
       type: str
       sample: xvda
     mode:
       description: Whether the guest may only read (V(r)) or also write (V(w)).
+      returned: success
       type: str
       sample: w
     device_type:
       description: What kind of device the guest sees.
+      returned: success
       type: str
       sample: disk
     recipe:
       description: Name of the recipe.
+      returned: success
       type: str
       sample: web1-xvda
     recipe_file:
       description: The file in which it is kept.
+      returned: success
       type: str
       sample: /etc/racefree-block/recipes/web1-xvda.json
     source:
       description: The source that is kept in the recipe.
+      returned: success
       type: dict
       sample: {"file": "/srv/guests/web1.raw", "format": "raw"}
     sealed:
       description: Whether the disk is sealed while a guest has it.
+      returned: success
       type: bool
       sample: false
     text:
       description: The disk in the language of C(xl), for C(xl block-attach).
+      returned: success
       type: str
       sample: vdev=xvda,access=w,script=block-racefree,target=recipe:web1-xvda
 replaced:
@@ -168,22 +178,27 @@ replaced:
   contains:
     path:
       description: Path of its device. V(null) if the guest was releasing it already.
+      returned: success
       type: str
       sample: /dev/loop3
     diskseq:
       description: Disk sequence number of its device. V(null) if the guest was releasing it already.
+      returned: success
       type: int
       sample: 41
     params:
-      description: The target as C(xl block-list) showed it.
+      description: The target as C(xl block-list) or C(virsh domblklist) showed it.
+      returned: success
       type: str
       sample: /dev/loop3
     mode:
       description: Whether the guest could only read it (V(r)) or also write to it (V(w)).
+      returned: success
       type: str
       sample: w
     device_type:
       description: What kind of device the guest saw.
+      returned: success
       type: str
       sample: disk
 error:
@@ -193,20 +208,24 @@ error:
   contains:
     kind:
       description: Kind of the error.
+      returned: failure
       type: str
       sample: DeviceBusy
     device:
-      description: The device, file or name concerned.
+      description: The device, file, guest, key or program that the error is about. V(null) if there is none.
+      returned: failure
       type: str
       sample: /etc/xen/web1.cfg
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
         kind best.
+      returned: failure
       type: str
       sample: EBUSY
     hint:
       description: What to do about it.
+      returned: failure
       type: str
       sample: "Run the task again"
 """
