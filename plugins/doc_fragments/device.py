@@ -52,4 +52,13 @@ options:
         at C(/sys/fs/bpf). The task must run on the host itself, not in a container.
       - See C(docs/sealed-devices.md) of the collection for the limitations.
     type: bool
+  timeout:
+    description:
+      - With O(state=absent), how many seconds to wait for processes that have the device open only briefly,
+        such as udev.
+      - M(racefree.block.dm_device) also waits this long, at least 1 second, for outstanding I/O to complete
+        when it suspends a device, also briefly to change its table or to take a snapshot of a thin volume. If
+        the I/O does not complete, the task fails and the device is unchanged.
+    type: int
+    default: 10
 """

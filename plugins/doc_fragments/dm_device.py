@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 from ansible_collections.racefree.block.plugins.doc_fragments.device import ModuleDocFragment as Device
+from ansible_collections.racefree.block.plugins.doc_fragments.sealed_below import (
+    ModuleDocFragment as SealedBelow,
+)
 from ansible_collections.racefree.block.plugins.doc_fragments.table import ModuleDocFragment as Table
 from ansible_collections.racefree.block.plugins.doc_fragments.volumes import ModuleDocFragment as Volumes
 from ansible_collections.racefree.block.plugins.plugin_utils._fragments import in_list
@@ -58,21 +61,6 @@ options:
     type: str
     choices: [full, hidden]
     default: full
-  sealed_below:
-    description:
-      - With V(true), the loop and mapped devices below the device are sealed with it, but not what is below a
-        logical volume of LVM. Devices that a new table adds are sealed too. Requires O(sealed=true).
-      - With V(false), the seals are lifted that this option has set. If not given, they stay.
-    type: bool
-  timeout:
-    description:
-      - With O(state=absent), how many seconds to wait for processes that have the device open only briefly,
-        such as udev.
-      - When the device is suspended, also briefly to change its table or to take a snapshot of one of its
-        O(volumes), how many seconds to wait for outstanding I/O to complete, at least 1. If it does not
-        complete, the task fails and the device is unchanged.
-    type: int
-    default: 10
   state:
     description:
       - Whether the device should exist and be active, exist and be suspended, or not exist.
@@ -82,4 +70,11 @@ options:
 """
 
     # As entries of a list.
-    MANY = in_list("devices", DOCUMENTATION, Device.DOCUMENTATION, Table.DOCUMENTATION, Volumes.DOCUMENTATION)
+    MANY = in_list(
+        "devices",
+        DOCUMENTATION,
+        Device.DOCUMENTATION,
+        SealedBelow.DOCUMENTATION,
+        Table.DOCUMENTATION,
+        Volumes.DOCUMENTATION,
+    )

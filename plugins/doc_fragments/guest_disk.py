@@ -76,13 +76,6 @@ options:
       - See C(docs/sealed-devices.md) of the collection for the limitations. For example, HVM guests that
         C(xl) starts cannot have sealed disks, because their device model opens the disks, too.
     type: bool
-  sealed_below:
-    description:
-      - With V(true), the loop and mapped devices below the device are sealed with it, but not what is below a
-        logical volume of LVM. They are released with it, unless somebody else has sealed them. Requires
-        O(sealed=true).
-      - With V(false), the seals are lifted that this option has set. If not given, they stay.
-    type: bool
 """
 
     # The source of a disk that is kept as a recipe.

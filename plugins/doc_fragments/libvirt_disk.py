@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 from ansible_collections.racefree.block.plugins.doc_fragments.guest_disk import ModuleDocFragment as GuestDisk
+from ansible_collections.racefree.block.plugins.doc_fragments.sealed_below import (
+    ModuleDocFragment as SealedBelow,
+)
 from ansible_collections.racefree.block.plugins.doc_fragments.source import ModuleDocFragment as Source
 from ansible_collections.racefree.block.plugins.plugin_utils._fragments import in_list
 
@@ -68,4 +71,11 @@ options:
 """
 
     # As entries of a list.
-    MANY = in_list("disks", DOCUMENTATION, GuestDisk.DOCUMENTATION, GuestDisk.RECIPE, Source.DOCUMENTATION)
+    MANY = in_list(
+        "disks",
+        DOCUMENTATION,
+        GuestDisk.DOCUMENTATION,
+        SealedBelow.DOCUMENTATION,
+        GuestDisk.RECIPE,
+        Source.DOCUMENTATION,
+    )

@@ -103,12 +103,6 @@ options:
         task fails, because users of the device may need the data behind the new end.
     type: bool
     default: false
-  timeout:
-    description:
-      - With O(state=absent), how many seconds to wait for processes that have the device open only briefly,
-        such as udev.
-    type: int
-    default: 10
   state:
     description:
       - Whether the device should exist.

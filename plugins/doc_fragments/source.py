@@ -48,7 +48,7 @@ options:
         type: int
       offset:
         description:
-          - Where in the file the device begins, in bytes or such as V(1MiB). A multiple of 512.
+          - Where in the file the part begins, in bytes or such as V(1MiB). A multiple of 512.
         type: str
         default: "0"
       size:

@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 from ansible_collections.racefree.block.plugins.doc_fragments.guest_disk import ModuleDocFragment as GuestDisk
+from ansible_collections.racefree.block.plugins.doc_fragments.sealed_below import (
+    ModuleDocFragment as SealedBelow,
+)
 from ansible_collections.racefree.block.plugins.doc_fragments.source import ModuleDocFragment as Source
 from ansible_collections.racefree.block.plugins.plugin_utils._fragments import in_list
 
@@ -95,4 +98,6 @@ options:
 """
 
     # As entries of a list.
-    MANY = in_list("vbds", DOCUMENTATION, GuestDisk.DOCUMENTATION, Source.DOCUMENTATION)
+    MANY = in_list(
+        "vbds", DOCUMENTATION, GuestDisk.DOCUMENTATION, SealedBelow.DOCUMENTATION, Source.DOCUMENTATION
+    )

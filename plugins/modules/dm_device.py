@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - racefree.block.block
   - racefree.block.dm_device
   - racefree.block.device
+  - racefree.block.sealed_below
   - racefree.block.table
   - racefree.block.volumes
 seealso:

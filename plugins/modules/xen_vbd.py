@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - racefree.block.block
   - racefree.block.xen_vbd
   - racefree.block.guest_disk
+  - racefree.block.sealed_below
   - racefree.block.source
 requirements:
   - Xen with xen-blkback in domain 0

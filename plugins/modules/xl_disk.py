@@ -27,6 +27,7 @@ extends_documentation_fragment:
   - racefree.block.block
   - racefree.block.xl_disk
   - racefree.block.guest_disk
+  - racefree.block.sealed_below
   - racefree.block.guest_disk.recipe
   - racefree.block.source
 requirements:

@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import ast
+import collections
 import typing
 
 import pytest
+import yaml
 from ansible_collections.racefree.block.plugins.module_utils._base import values
 from ansible_collections.racefree.block.plugins.module_utils._source import spec
 from ansible_collections.racefree.block.tests.unit.docs import pages
@@ -90,6 +93,24 @@ def test_types_of_a_files_keys_are_the_parsers():
         for key, hint in typing.cast("dict[str, str]", record.__annotations__).items():
             expected = "raw" if key == "table" else "str" if key in sizes else hint.partition(" ")[0]
             assert documented[key]["type"] == expected, (kind, key)
+
+
+def written():
+    """(file, YAML) of each text in the sources that documents options."""
+    for path in [*pages.TOP.glob("plugins/doc_fragments/*.py"), *pages.TOP.glob("plugins/modules/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and "\noptions:\n" in str(node.value):
+                yield path.name, yaml.safe_load(node.value)
+
+
+def test_no_paragraph_about_an_option_is_written_twice():
+    places = collections.defaultdict(list)
+    for name, document in written():
+        for path, option in pages.walk(document["options"], "suboptions"):
+            for text in option.get("description") or []:
+                places[text].append((name, path))
+    assert len(places) > 200
+    assert {text: found for text, found in places.items() if len(text) > 80 and len(found) > 1} == {}
 
 
 def test_a_wrong_default_is_found():
