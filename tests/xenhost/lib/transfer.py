@@ -24,7 +24,8 @@ def push(remote, source, destination):
     target = shlex.quote(destination)
     if source.is_dir():
         with remote.popen(
-            f"mkdir -p {target} && tar -xp --no-same-owner -C {target}", stdin=subprocess.PIPE
+            f"mkdir -p {target} && tar -xp --no-same-owner --warning=no-timestamp -C {target}",
+            stdin=subprocess.PIPE,
         ) as ssh:
             tar = subprocess.run(
                 ["tar", "-c", "-C", str(source), "--exclude=__pycache__", "."], stdout=ssh.stdin, check=False
