@@ -13,13 +13,16 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
 import qemuhost
-from conftest import run_module
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection
+from conftest import Failed, run_module
 from qemuhost import HOOK, URI, defined, definition, nothing_left, ours, virsh, wait_for
 from test_libvirt_qemu_live import live, number_of, running
+from test_libvirt_qemu_replace import begins, recipes
 
 pytestmark = [pytest.mark.qemu, pytest.mark.slow]
 KILLS = int(os.environ.get("RACEFREE_KILLS") or 6)
@@ -128,6 +131,68 @@ def test_the_module_at_a_running_guest(tmp_path, image):
                     assert qemuhost.opened(name) == number_of(done["device"])
         run_module("libvirt_disk", **dict(arguments, state="absent"))
         assert not live(domain).recipes() and qemuhost.opened(name) == set()
+
+
+def is_killed(number, after, **arguments):
+    """
+    Run libvirt_disk in a process that is killed before or after its call of libvirt with this number;
+    whether it came to that.
+    """
+    child = os.fork()
+    if not child:
+        original, left = connection.bounded, [number]
+
+        def bounded(function, *more):
+            def last():
+                done = function() if after else None
+                os.kill(os.getpid(), signal.SIGKILL)
+                return done
+
+            left[0] -= 1
+            return original(function if left[0] >= 0 else last, *more)
+
+        connection.bounded = bounded
+        code = 2
+        try:
+            run_module("libvirt_disk", **arguments)
+            code = 0
+        except Failed as failure:
+            print(failure, file=sys.stderr, flush=True)
+            code = 1 if "was killed" in str(failure) else 2
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code != 2, f"killed at call {number}"
+    return code != 0
+
+
+def test_the_module_while_it_replaces_a_disk(tmp_path, image):
+    """
+    It is killed before or after a call of libvirt. The guest has the old disk, the new one or none, and the
+    next run ends with the new one. A process that holds a device for the killed run ends before.
+    """
+    paths = {word: image(f"{word}.raw", content=word.encode().ljust(16, b".")) for word in ("a", "b")}
+    with running(tmp_path, image) as (domain, name):
+        arguments = {
+            "domain": domain,
+            "vdev": "vdb",
+            "uri": URI,
+            "live": True,
+            "replace": True,
+            "timeout": 15,
+        }
+        run_module("libvirt_disk", source={"file": paths["a"]}, **arguments)
+        chance, killed, has = random.Random(4), 0, "a"
+        for number in sorted(chance.sample(range(24), min(KILLS, 24))):
+            has = "b" if has == "a" else "a"
+            wanted = {"source": {"file": paths[has]}, **arguments}
+            killed += is_killed(number, bool(number % 2), **wanted)
+            assert begins(name) <= {"a", "b"} and len(ours()) <= 1
+            done = wait_for(lambda wanted=wanted: try_again(wanted), 90, 1)
+            assert done and begins(name) == {has} and len(ours()) == 1, f"killed at call {number}"
+            assert recipes(name) == recipes(name, "--inactive") and paths[has] in recipes(name)["vdb"]
+            assert qemuhost.opened(name) == number_of(done["device"])
+        assert killed >= KILLS // 2
 
 
 def try_again(arguments):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import subprocess
 
 import libvirt
 import pytest
@@ -180,6 +181,21 @@ def test_a_guest_that_does_not_answer(guest, raw):
         run(guest, new, replace=True, timeout=8)
     virsh("resume", guest)
     assert wait_for(lambda: live(guest).disk("vdb") is None)
+    assert run(guest, new, replace=True)["changed"] and begins(guest) == {"new"}
+
+
+@pytest.mark.slow
+def test_a_process_of_a_killed_task_holds_the_old_device(guest, raw):
+    """The new disk needs its name: the guest is not asked before that process has ended."""
+    old, new = raw("old"), raw("new")
+    path = run(guest, old)["device"]["path"]
+    with open(path, "rb") as file, subprocess.Popen(["sleep", "120"], stdin=file) as process:
+        try:
+            with pytest.raises(Failed, match=f"is held by the process {process.pid}, .*Nothing was changed"):
+                run(guest, new, replace=True, timeout=5)
+        finally:
+            process.kill()
+    assert begins(guest) == {"old"} and not run(guest, old)["changed"]
     assert run(guest, new, replace=True)["changed"] and begins(guest) == {"new"}
 
 

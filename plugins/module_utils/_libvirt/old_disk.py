@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._base.errors import BlockError
+from .._base.deadline import pauses
+from .._base.errors import BlockError, DeviceBusy
 from .._block.device import Device
 from .._dm import control, mapped
+from .._process import open_files
 from .._source.resources import Resources
 from .._xen import replacing
 from . import disk_device
@@ -66,6 +68,7 @@ class OldRunningDisk:
     def take(self) -> None:
         """Ask the guest to release it, and detach it. Raises the error, in which case it is not taken."""
         self._let_go()
+        self._wait_for_holders()
         self._detach()
         self._is_taken = True
 
@@ -128,6 +131,28 @@ class OldRunningDisk:
         if dm.status(control.by_device(device)).uuid == self._spec.mapped_uuid:
             self._over = disk_device.over(self._resources, device)
             device.close()
+
+    def _wait_for_holders(self) -> None:
+        """
+        A killed run may have left a process that holds the mapped device for a while. The device would stay
+        when the guest has released it, and its name would not be free. DeviceBusy if that takes too long.
+        """
+        if self.device is None or self._over is None:
+            return
+        limit, what = self._request.limit(), ("block", *self.device.id[:2])
+        for pause in pauses():
+            pids = open_files.holders_of(what)
+            if not pids:
+                return
+            if limit.expired:
+                break
+            limit.sleep(pause)
+        raise DeviceBusy(
+            f"{self.device.path} is held by the process {', '.join(pids)}, for a task that was killed or did "
+            "not get an answer from libvirt",
+            device=self._request.title,
+            hint="Nothing was changed. It ends by itself within ten minutes. Then run the task again",
+        )
 
     def _make_again(self, limit: Deadline) -> Device | None:
         """The device to attach again: that of the plan, or a mapped device over the same as before."""

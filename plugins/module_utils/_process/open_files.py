@@ -43,9 +43,22 @@ class Qemu(Record):
 
 def find_qemus() -> list[Qemu]:
     """All QEMU processes of this host; KernelError if /proc cannot be read."""
+    return [_qemu(pid, comm) for pid, comm in _commands() if comm.startswith("qemu")]
+
+
+def holders_of(device: What) -> list[str]:
+    """The PIDs of holders (``_process.holder``) that have the device open; KernelError."""
+    return [
+        pid
+        for pid, comm in _commands()
+        if comm == "sleep\n" and any(what(found) == device for found, dummy in of_process(pid))
+    ]
+
+
+def _commands() -> list[tuple[str, str]]:
+    """``[(PID, name of its program)]``."""
     pids = [pid for pid in gone.list_directory("/proc", ()) if pid.isdigit()]
-    comms = [(pid, _read(f"/proc/{pid}/comm") or "") for pid in pids]
-    return [_qemu(pid, comm) for pid, comm in comms if comm.startswith("qemu")]
+    return [(pid, _read(f"/proc/{pid}/comm") or "") for pid in pids]
 
 
 def of_qemu(domid: int | str, qemus: Iterable[Qemu]) -> Iterator[tuple[os.stat_result, bool]]:

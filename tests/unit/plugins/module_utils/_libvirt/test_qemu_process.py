@@ -88,12 +88,12 @@ def test_a_process_that_has_ended(qemu, tmp_path):
 def ask():
     """What the sharing check says of an Extent of a file, or None."""
 
-    def say(path, writes=True):
+    def say(path, writes=True, own=None):
         there = os.stat(path)
         extent = Extent(("file", there.st_dev, there.st_ino), 0, None, writes)
         with sharing.Sharing(stack.questions(None)) as check:
             try:
-                check.check_qemus([extent], "new")
+                check.check_qemus([extent], "new", own)
             except DeviceBusy as error:
                 return str(error)
         return None
@@ -115,6 +115,21 @@ def test_what_qemu_writes_is_refused(qemu, ask, tmp_path):
     process.kill()
     process.wait()
     assert ask(tmp_path / "c.raw") is None
+
+
+def test_what_a_disk_has_that_is_replaced_is_left_out(qemu, ask, tmp_path):
+    """Not what else its QEMU has open, nor what another one has."""
+    for name in ("a.raw", "b.raw"):
+        (tmp_path / name).touch()
+    with open(tmp_path / "a.raw", "r+b") as old, open(tmp_path / "b.raw", "r+b") as another:
+        qemu("-uuid", UUID, descriptors=(old.fileno(), another.fileno()))
+        found = qemu_process.find("web1", UUID)
+        what = qemu_process.at(found, str(tmp_path / "a.raw"))
+        assert what == open_files.what(os.fstat(old.fileno())) and qemu_process.count(found, what) == 1
+        own = sharing.QemuUse(found.pid, what)
+        assert ask(tmp_path / "a.raw", own=own) is None and ask(tmp_path / "b.raw", own=own) is not None
+        qemu("-uuid", UUID, descriptors=(old.fileno(),))
+        assert ask(tmp_path / "a.raw", own=own) is not None
 
 
 def test_the_device_model_of_a_guest_of_xen_is_left_to_xenstore(qemu, ask, tmp_path):

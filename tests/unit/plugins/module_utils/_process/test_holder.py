@@ -13,6 +13,7 @@ import time
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
 from ansible_collections.racefree.block.plugins.module_utils._process import holder as _holder
+from ansible_collections.racefree.block.plugins.module_utils._process import open_files
 
 
 @pytest.fixture
@@ -53,6 +54,20 @@ def descriptors(holder):
             ]
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_the_holders_of_something(tmp_path):
+    """Other processes that have it open are none."""
+    (tmp_path / "held").touch()
+    with Device(os.open(tmp_path / "held", os.O_RDONLY), DeviceId(7, 0, 1), "held") as held:
+        what = open_files.what(os.fstat(held.fd))
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[held.fd]) as other:
+            assert open_files.holders_of(what) == []
+            with _holder.hold([held], 60) as holding:
+                descriptors(holding)
+                assert open_files.holders_of(what) == [str(holding.pid)]
+            assert open_files.holders_of(what) == []
+            other.stdin.close()
 
 
 def children():
