@@ -6,9 +6,9 @@ The adversary against names of disks at full size, in parts: what was done is st
 docs/block-names/adversary.json after each part, and the next call goes on from there.
 
 ``names_campaign.py run [--minutes N]`` starts kernels (tests/kernel/kernel) until everything is done or the
-time is over; ``table`` writes the stored results into docs/block-names.md, ``table --check`` compares them.
-Runs on the machine itself. Exit code 1 if a name of this collection ever led to the other disk, or if the
-table differs.
+time is over. ``hosts FILE`` adds what tests/host/names_xen.py printed on an emulated host. ``table`` writes
+the stored results into docs/block-names.md, ``table --check`` compares them. Runs on the machine itself. Exit
+code 1 if a name of this collection ever led to the other disk, or if the table differs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "docs" / "block-names" / "adversary.json"
+# What was done on emulated hosts: {kernel: {tool: {name: counts}}}.
+ON_HOSTS = ROOT / "docs" / "block-names" / "hosts.json"
 PAGE = ROOT / "docs" / "block-names.md"
 COUNTS = ("tries", "replaced", "right", "refused", "wrong")
 OURS = ("by-diskseq", "/dev/racefree/dm-uuid")
@@ -41,6 +43,7 @@ NAMES = {
 
 
 Rows = dict[str, dict[str, int]]
+HostRows = dict[str, dict[str, dict[str, dict[str, int]]]]
 
 
 class Part(NamedTuple):
@@ -176,14 +179,47 @@ def table(rows: Rows, late: bool) -> str:
     return "\n".join(lines)
 
 
-def page(text: str, rows: Rows) -> str:
+def stored_of_hosts() -> HostRows:
+    return json.loads(ON_HOSTS.read_text(encoding="utf-8")) if ON_HOSTS.is_file() else {}
+
+
+def add_from_host(lines: list[str]) -> None:
+    """Add rows that names_xen.py printed to the stored ones. Other lines are ignored."""
+    rows = stored_of_hosts()
+    for found in (json.loads(line) for line in lines if line.startswith('{"kernel"')):
+        tools = rows.setdefault(found["kernel"], {})
+        row = tools.setdefault(found["tool"], {}).setdefault(found["name"], dict.fromkeys(COUNTS, 0))
+        for count in COUNTS:
+            row[count] += found[count]
+    ON_HOSTS.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def hosts_table(rows: HostRows) -> str:
+    """The rows of emulated hosts in Markdown."""
+    lines = ["| Kernel | Tool | Name | Tries | Replaced | Right | Refused | Wrong |"]
+    lines.append("|---|---|---|" + "---:|" * len(COUNTS))
+    for kernel, tools in rows.items():
+        for tool, names in tools.items():
+            for name, row in names.items():
+                lines.append(
+                    "| " + " | ".join((kernel, tool, name, *(f"{row[count]:,}" for count in COUNTS))) + " |"
+                )
+    return "\n".join(lines)
+
+
+def page(text: str, rows: Rows, on_hosts: HostRows) -> str:
     """The page with the tables between their marks replaced."""
-    for mark, late in (("table", False), ("late table", True)):
+    tables = {
+        "table": table(rows, False),
+        "late table": table(rows, True),
+        "table of hosts": hosts_table(on_hosts),
+    }
+    for mark, new in tables.items():
         before, start, rest = text.partition(f"<!-- {mark} -->\n")
         dummy, end, after = rest.partition(f"<!-- end of the {mark} -->")
         if not start or not end:
             raise SystemExit(f"{PAGE}: has no marks of the {mark}")
-        text = f"{before}{start}\n{table(rows, late)}\n\n{end}{after}"
+        text = f"{before}{start}\n{new}\n\n{end}{after}"
     return text
 
 
@@ -193,12 +229,16 @@ def main() -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run").add_argument("--minutes", type=float, default=60)
+    commands.add_parser("hosts").add_argument("file", type=Path)
     commands.add_parser("table").add_argument("--check", action="store_true")
     options = parser.parse_args()
     if options.command == "run":
         return run(options.minutes)
+    if options.command == "hosts":
+        add_from_host(options.file.read_text(encoding="utf-8").splitlines())
+        return 0
     text = PAGE.read_text(encoding="utf-8")
-    new = page(text, stored())
+    new = page(text, stored(), stored_of_hosts())
     if options.check:
         return int(text != new)
     PAGE.write_text(new, encoding="utf-8")

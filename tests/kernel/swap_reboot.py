@@ -9,7 +9,7 @@ in it, and the area is there again after the boot, with another key.
 Devices of the role boot_devices are there, too, on the kernel tier (boot_reboot.py).
 
 Runs on the kernel tier with systemd (tests/kernel/kernel run --systemd --site -- python3 -B swap_reboot.py)
-and on an emulated host, once before and once after the reboot. The unit is installed
+and on an emulated host (tests/host/swap-reboot), once before and once after the reboot. The unit is installed
 without Ansible.
 """
 

@@ -27,7 +27,9 @@ def campaign() -> ModuleType:
 
 def test_the_page_has_the_stored_results(campaign: ModuleType) -> None:
     text = campaign.PAGE.read_text(encoding="utf-8")
-    assert campaign.page(text, campaign.stored()) == text, "run tests/kernel/names_campaign.py table"
+    assert campaign.page(text, campaign.stored(), campaign.stored_of_hosts()) == text, (
+        "run tests/kernel/names_campaign.py table"
+    )
 
 
 def test_the_stored_results_add_up_and_no_name_of_ours_was_wrong(campaign: ModuleType) -> None:
@@ -70,4 +72,27 @@ def test_everything_done_leaves_nothing_to_plan(campaign: ModuleType) -> None:
 
 def test_a_page_without_marks_is_refused(campaign: ModuleType) -> None:
     with pytest.raises(SystemExit, match="has no marks"):
-        campaign.page("nothing", {})
+        campaign.page("nothing", {}, {})
+
+
+def test_the_rows_of_hosts_add_up(campaign: ModuleType) -> None:
+    for tools in campaign.stored_of_hosts().values():
+        for tool, names in tools.items():
+            for name, row in names.items():
+                assert row["tries"] == row["right"] + row["refused"] + row["wrong"], (tool, name)
+                assert not row["wrong"] or "minutes" not in name, (tool, name)
+
+
+def test_rows_of_a_host_are_added(
+    campaign: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "ON_HOSTS", tmp_path / "hosts.json")
+    line = (
+        '{"kernel": "6.1", "tool": "xl", "name": "a", "tries": 2, "replaced": 1, "right": 1, "refused": 1, '
+        '"wrong": 0}'
+    )
+    for dummy in range(2):
+        campaign.add_from_host([line, "something else"])
+    assert campaign.hosts_table(campaign.stored_of_hosts()).splitlines()[2:] == [
+        "| 6.1 | xl | a | 4 | 2 | 2 | 2 | 0 |"
+    ]

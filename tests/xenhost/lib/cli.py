@@ -117,6 +117,7 @@ def parser():
         help="xenhost guest --help-guest shows all options",
     )
     command = add("reset", "turn a host off and on, like a power failure", host=True)
+    command.add_argument("--orderly", action="store_true", help="reboot it instead: domain 0 shuts down")
     command.add_argument(
         "--timeout",
         type=number(10, 3600),
@@ -209,7 +210,7 @@ def run_guest(options):
 
 
 def run_reset(options):
-    instance.reset(options.name or options.release, options.timeout)
+    instance.reset(options.name or options.release, options.timeout, options.orderly)
 
 
 def run_down(options):

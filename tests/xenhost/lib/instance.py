@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -172,19 +173,23 @@ def _start(instance, recipe, shape, port, seconds, restored):
                 raise
 
 
-def reset(name, seconds):
+def reset(name, seconds, orderly=False):
     """
     Turn a host off and on, like a power failure: what domain 0 has not written to its disk is lost. Its
-    hardware and disk stay.
+    hardware and disk stay. ``orderly``: domain 0 shuts down and reboots by itself.
     """
     with locks.locked(f"instance-{name}", seconds + 60, f"reset the host {name}"):
         instance = Instance(name)
         instance.remote.close()
-        with step(f"{name}: turning it off and on"):
-            with qmp.Qmp(instance.directory) as control:
+        with step(f"{name}: {'rebooting' if orderly else 'turning it off and on'}"):
+            with qmp.Qmp(instance.directory, seconds if orderly else 20) as control:
                 control("set-action", reboot="reset")
-                control("system_reset")
+                if orderly:
+                    _tell(instance, "systemctl reboot --no-wall")
+                else:
+                    control("system_reset")
                 control.wait_event("RESET")
+            instance.remote.close()
             vm = machine.Machine(
                 instance.recipe,
                 machine.Shape(instance.data["memory"], instance.data["cpus"]),
@@ -211,7 +216,7 @@ def down(name, now=False):
             with step(f"{name}: {'ending' if now else 'powering off'}"):
                 identity = instance.data["process"]
                 if not now:
-                    _poweroff(instance)
+                    _tell(instance, "systemctl poweroff --no-wall")
                 if not now and not process.wait_gone(identity, POWEROFF_SECONDS):
                     say(f"{name} did not power off within {POWEROFF_SECONDS} s: ended by force")
                 if instance.running:
@@ -222,9 +227,7 @@ def down(name, now=False):
         return there
 
 
-def _poweroff(instance):
-    try:
-        instance.remote.capture("systemctl poweroff --no-wall", 30)
-    except Failed:
-        # The connection may end before the answer arrives. The wait below shows whether the host ends.
-        pass
+def _tell(instance, command):
+    """Run a command after which the host ends, so that the connection may end before the answer arrives."""
+    with contextlib.suppress(Failed):
+        instance.remote.capture(command, 30)

@@ -1,0 +1,30 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Names of disks given to Xen's own hotplug script and to libvirt, with an adversary: a short sample of
+names_xen.py.
+"""
+
+from __future__ import annotations
+
+import os
+
+import names_xen
+import pytest
+
+pytest.importorskip("pyfuse3")
+pytestmark = [pytest.mark.xen, pytest.mark.long]
+
+
+@pytest.mark.parametrize("tool", list(names_xen.TOOLS))
+def test_the_path_goes_to_the_guest(tool):
+    """
+    Left alone, the guest gets the disk. With a long grace time it gets this disk or none. RACEFREE_TRIES sets
+    the number of tries with each name.
+    """
+    rows = names_xen.rows(tool, int(os.environ.get("RACEFREE_TRIES", "2")), 60, 1)
+    print(rows)
+    assert all(row["tries"] for row in rows)
+    assert [row["wrong"] for row in rows if row["name"] == names_xen.SAFE] == [0]
