@@ -238,12 +238,12 @@ class Machine:
         )
 
     def wait_services(self, seconds):
-        """Wait until xenstored, xenconsoled and libvirtd answer."""
+        """Wait until xenstored, xenconsoled and libvirtd, unless that is masked, answer."""
         script = (
-            "n=0; until xenstore-read domid >/dev/null 2>&1 && [ -e /run/xenconsoled.pid ] && [ -S "
-            "/run/libvirt/libvirt-sock ]"
-            " && virsh -q -c xen:///system list >/dev/null 2>&1; do n=$((n+1)); [ $n -gt "
-            f"{int(seconds * 2)} ] && exit 1; sleep 0.5; done"
+            'libvirtd() { [ "$(systemctl is-enabled libvirtd)" = masked ] || { '
+            "[ -S /run/libvirt/libvirt-sock ] && virsh -q -c xen:///system list; }; }; "
+            "n=0; until { xenstore-read domid && [ -e /run/xenconsoled.pid ] && libvirtd; } >/dev/null 2>&1; "
+            f"do n=$((n+1)); [ $n -gt {int(seconds * 2)} ] && exit 1; sleep 0.5; done"
         )
         code, text = self.remote.capture(script, seconds + 60)
         if code:
