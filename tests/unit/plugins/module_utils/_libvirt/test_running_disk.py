@@ -45,7 +45,11 @@ class Scene:
         monkeypatch.setattr(live_recipe, "put", self.put)
         monkeypatch.setattr(_attach, "detach", self.detach)
         monkeypatch.setattr(vbd_read, "read_vbd", lambda *arguments: self.disk)
-        monkeypatch.setattr(RunningDisk, "_attach", self.attach)
+
+        def attach(item):
+            self.attach(item)
+
+        monkeypatch.setattr(RunningDisk, "_attach", attach)
 
     def item(self, state, had=None, wanted=None):
         request = DiskRequest("xen:///", "web1", "xvdb", None, present=state == "present", timeout=1)
