@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._base import locks as _locks
-from .._base.errors import BlockError, DefinitionError, GuestError, InvalidValue
+from .._base.errors import BlockError, DefinitionError, GuestError, InvalidValue, NotSupported
 from .._block.device import Device
 from .._block.seal import reasons
 from .._libvirt import connection, disk_source, domain_xml
@@ -147,7 +147,10 @@ class DiskItem(Item):
         uri, domain = self.params["uri"], self.params["domain"]
         found = self.resources.domains.get((uri, domain))
         if found is None:
-            found = connection.uuid_of(uri, domain, self.request.limit())
+            try:
+                found = connection.uuid_of(uri, domain, self.request.limit())
+            except NotSupported:  # the plan reports it
+                return []
             self.resources.domains[uri, domain] = found
         uuid, is_live = found
         name, words = f"domain {connection.driver_of(uri)} {uuid}", f"the definition of the domain {domain}"

@@ -312,7 +312,7 @@ def test_a_disk_of_xl_that_is_not_told_in_time(attach, etc):
         ({"size": "512K"}, ["must be 1048576 or more", "cutting it would lose data"]),
         ({"size": "2M", "mode": "r"}, ["is possible only with mode=w"]),
         ({"size": "2M", "state": "absent"}, ["must be left out with state=absent"]),
-        ({"live": True, "state": "absent"}, ["live", "keeps the disk until it ends"]),
+        ({"replace": True, "state": "absent"}, ["replace"]),
         ({"timeout": 0}, ["timeout", "must be seconds from 1"]),
     ],
 )
@@ -328,7 +328,7 @@ def test_another_disk_of_a_running_guest_of_xl(attach, place, etc):
     attach()
     other = {"file": loopdevices.image(place, "other.raw", MIB)}
     options = {"domain": "web", "vdev": "xvda", "source": other}
-    refused(xl_disk.main, "another disk there", "say live: false", **options, live=True)
+    refused(xl_disk.main, "another disk there", "replace: true", "live: false", **options, live=True)
     assert predict_and_run(xl_disk.main, **options)["changed"]
 
 
