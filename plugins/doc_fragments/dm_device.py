@@ -70,7 +70,7 @@ options:
 """
 
     # As entries of a list.
-    MANY = in_list(
+    MANY: str = in_list(
         "devices",
         DOCUMENTATION,
         Device.DOCUMENTATION,

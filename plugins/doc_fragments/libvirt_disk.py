@@ -71,7 +71,7 @@ options:
 """
 
     # As entries of a list.
-    MANY = in_list(
+    MANY: str = in_list(
         "disks",
         DOCUMENTATION,
         GuestDisk.DOCUMENTATION,

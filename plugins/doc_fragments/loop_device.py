@@ -115,4 +115,4 @@ options:
 """
 
     # As entries of a list.
-    MANY = in_list("devices", DOCUMENTATION, Device.DOCUMENTATION, Source.BACKING)
+    MANY: str = in_list("devices", DOCUMENTATION, Device.DOCUMENTATION, Source.BACKING)

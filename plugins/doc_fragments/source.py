@@ -111,10 +111,10 @@ _FLAGS = ("read_only", "direct_io", "mtime_ns", "format", "overlap", "trusted_pa
 
 
 class ModuleDocFragment:
-    DOCUMENTATION = _SOURCE
+    DOCUMENTATION: str = _SOURCE
 
     # The device below a loop device.
-    BACKING = keys_as("backing", _SOURCE, (*_KEYS, *_FLAGS))
+    BACKING: str = keys_as("backing", _SOURCE, (*_KEYS, *_FLAGS))
 
     # A thin pool.
-    POOL = keys_as("pool", _SOURCE, ("path", "table", "name", "uuid"))
+    POOL: str = keys_as("pool", _SOURCE, ("path", "table", "name", "uuid"))

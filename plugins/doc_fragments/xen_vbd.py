@@ -98,6 +98,6 @@ options:
 """
 
     # As entries of a list.
-    MANY = in_list(
+    MANY: str = in_list(
         "vbds", DOCUMENTATION, GuestDisk.DOCUMENTATION, SealedBelow.DOCUMENTATION, Source.DOCUMENTATION
     )

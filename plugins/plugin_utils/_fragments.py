@@ -9,6 +9,9 @@ Note that this plugin util is **PRIVATE** to the collection. It can have breakin
 
 A fragment is YAML text with ``options``. Option names in its descriptions, as in ``O(size=0)``, are those of
 the module itself; names of other plugins' options have ``#``, as in ``O(ns.name.plugin#module:option)``.
+
+Attributes that are made here are annotated (``LIST: str = in_list(...)``): the yamllint of ansible-test takes
+what is assigned without an annotation for a string.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def raw(image):
 @pytest.fixture
 def guest(tmp_path, image):
     """The name of a running guest, whose first disk QEMU has open as a file."""
-    with running(tmp_path, image) as (dummy, name):
-        yield name
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context(running(tmp_path, image))[1]
 
 
 def options(name, path=None, **more):
