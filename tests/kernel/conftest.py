@@ -342,5 +342,11 @@ def wait_until(condition, seconds=120):
         time.sleep(0.05)
 
 
+def state_of(pid):
+    """The letter of the process's state, see proc_pid_stat(5)."""
+    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 def open_device(path):
     return _device.open_path(path)

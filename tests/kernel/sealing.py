@@ -25,7 +25,7 @@ from ansible_collections.racefree.block.plugins.module_utils._block.seal import 
     place,
     seals,
 )
-from conftest import wait_until
+from conftest import state_of, wait_until
 
 
 @pytest.fixture
@@ -76,12 +76,6 @@ def keeper_pid() -> int | None:
     return int(words[1]) if words[0] == "process" else None
 
 
-def is_stopped(pid: int) -> bool:
-    """Whether a signal has stopped the process (proc(5))."""
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-        return file.read().rpartition(")")[2].split()[0] == "T"
-
-
 @contextlib.contextmanager
 def stopped_keeper() -> Iterator[None]:
     """The keeper is stopped, at a moment when it does not hold the lock of the seals."""
@@ -91,7 +85,7 @@ def stopped_keeper() -> Iterator[None]:
         while True:
             os.kill(pid, signal.SIGSTOP)
             # Until it has been scheduled again, it can still take the lock.
-            while not is_stopped(pid):
+            while state_of(pid) != "T":
                 time.sleep(0.001)
             with _locks.Locks() as locks:
                 if locks.try_take(attachment.LOCK):

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals
-from conftest import refused, run_module, udev_settle
+from conftest import refused, run_module, state_of, udev_settle
 from differential import udev_stopped
 from names_service import Service, add_partition, diskseq_of, losetup, service, wait_for
 from sealing import nothing_sealed
@@ -460,11 +460,6 @@ def silent(image, name) -> Iterator[str]:
         subprocess.run(["losetup", "-d", node], check=True)
         wait_for(lambda: not is_bound(node))
         subprocess.run(["dmsetup", "remove", "--retry", name], check=True)
-
-
-def state_of(pid: int) -> str:
-    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-        return file.read().rpartition(")")[2].split()[0]
 
 
 def test_a_device_that_does_not_answer_stops_no_other(silent, loop):

@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import Failed, run_module, wait_until
+from conftest import Failed, run_module, state_of, wait_until
 
 # include/uapi/linux/fs.h
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878
@@ -25,11 +25,6 @@ def ioctl_of(path, request):
         fcntl.ioctl(handle, request, 0)
     finally:
         os.close(handle)
-
-
-def state_of(pid):
-    with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
-        return file.read().rpartition(")")[2].split()[0]
 
 
 @pytest.fixture

@@ -129,8 +129,8 @@ class RunningQemuDisk(Running):
         return settings(self._spec().path, request.mode, request.device_type, self.recipe)
 
     def _plan_replaced(self, listed: domain_xml.Present, below: Device | None) -> Settings:
-        request, store = self.request, self.resources.shared(Store) if domain0.is_here() else None
-        self.old = OldQemuDisk(self.resources, request, self._spec(), self._at(), listed, self.device, store)
+        request, spec, store = self.request, self._spec(), self._store()
+        self.old = OldQemuDisk(self.resources, request, spec, self._at(), listed, self.device, store)
         self._bus = request.bus or listed.bus
         # From here on, these two are the new disk's.
         self.listed = self.device = None
@@ -236,9 +236,8 @@ class RunningQemuDisk(Running):
 
     def _attach(self) -> None:
         limit, spec, place = self.request.limit(), self._spec(), self._at()
-        store = self.resources.shared(Store) if domain0.is_here() else None
         with disk_device.locked(limit):
-            device = disk_device.make(self.resources, spec, limit, store)
+            device = disk_device.make(self.resources, spec, limit, self._store())
         self.device = device
         disk_device.settle(self.resources, [(spec, device)], limit)
         self._was_attached = True
@@ -271,6 +270,10 @@ class RunningQemuDisk(Running):
         if listed is not None:
             place.detach(listed, limit)
         self._was_attached = False
+
+    def _store(self) -> Store | None:
+        """For the check of other users; None without Xen."""
+        return self.resources.shared(Store) if domain0.is_here() else None
 
     def _at(self) -> QemuDisk:
         if self._place is None:

@@ -48,8 +48,12 @@ def settle(rows: list[Row]) -> None:
     lock.
     """
     for row in rows:
-        if row.would_change and not row.locks:
-            _refuse_unlocked(row)
+        if row.would_change and not row.locks and any(_wanted([row]).values()):
+            row.error = DeviceBusy(
+                "it appeared while the task made its plan",
+                device=row.item.title(),
+                hint="Nothing was done with it. Try again",
+            )
     unneeded = {lock.name: lock for row in rows if row.locks for lock in row.item.unneeded_locks()}
     if unneeded:
         for row in rows:
@@ -57,18 +61,6 @@ def settle(rows: list[Row]) -> None:
             row.locks = [lock for lock in row.locks if lock.name not in own]
         needed = {lock.name for row in rows for lock in row.locks}
         rows[0].item.resources.locks.release(lock for lock in unneeded.values() if lock.name not in needed)
-
-
-def _refuse_unlocked(row: Row) -> None:
-    try:
-        if row.item.locks():
-            row.error = DeviceBusy(
-                "it appeared while the task made its plan",
-                device=row.item.title(),
-                hint="Nothing was done with it. Try again",
-            )
-    except BlockError as error:
-        row.error = error
 
 
 def _wanted(rows: Iterable[Row]) -> dict[Row, list[_locks.Lock]]:

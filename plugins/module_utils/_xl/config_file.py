@@ -50,14 +50,7 @@ def lock_of(path: str) -> list[locks.Lock]:
     KernelError if that cannot be determined. The file itself gets another inode when it is replaced, so the
     lock is that of its name in its directory.
     """
-    directory, dummy, name = os.path.realpath(path).rpartition("/")
-    try:
-        there = os.stat(directory or "/")
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise KernelError.from_oserror(error, f"look at {directory}", device=directory) from error
-    return [locks.Lock(f"xl {there.st_dev} {there.st_ino} {name}", f"the configuration {path}")]
+    return locks.of_name("xl", os.path.realpath(path), f"the configuration {path}")
 
 
 def read(path: str, option: str) -> ConfigFile:

@@ -19,9 +19,8 @@ from typing import Any
 
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, GuestError, WrongDevice
-from .._block import sysfs
 from .._block.device import Device
-from .._dm import mapped
+from .._dm import mapped, removal
 from .._source import for_guest, lookup, needed_locks, recipe_file
 from .._source.resources import Resources
 from .._source.spec import TableSource
@@ -116,7 +115,6 @@ class LiveDisk:
             raise GuestError("the guest has ended meanwhile", device=self.title)
         if self._source is not None:
             # The hotplug script needs the locks of what it makes the disk of.
-            self._resources.locks.release(needed_locks.of_source(self._source))
             self._resources.locks.release(needed_locks.of_source(self._named(self._source)))
         if self.old is not None:
             self._take(self.old)
@@ -175,7 +173,7 @@ class LiveDisk:
     def _wait_gone(device: Device, limit: Deadline) -> None:
         """Wait until the mapped device that was made on trial is removed."""
         for pause in pauses():
-            if sysfs.diskseq_of(device.id.major, device.id.minor) != device.id.diskseq:
+            if not removal.is_there(device.id):
                 return
             if limit.expired:
                 raise limit.exceeded("the new disk's device to be removed again", device=device.path)
