@@ -11,18 +11,21 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._base.errors import BlockError, DeadlineExceeded
+from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, WrongDevice
 from .._block.device import Device
-from .._dm import control, mapped
-from .._source import growth
+from .._dm import control, mapped, udev
+from .._source import growth, lookup
 from .._source.resources import Resources
 from .._xen import replacing
 from . import disk_device, live_recipe
 from .connection import Definition
 from .disk_request import DiskRequest
 from .old_disk import OldRunningDisk
+
+if TYPE_CHECKING:
+    from .._source.spec import Source
 
 Settings = dict[str, Any]
 
@@ -129,6 +132,50 @@ class Running:
     def _detach(self) -> None:
         """Detach the disk that the plan has found, or that :meth:`_attach` has attached."""
         raise NotImplementedError
+
+    def _guard(self, device: Device) -> growth.Guard:
+        """Raises DeviceBusy if others use the storage that the guest's device uses once it has grown."""
+        raise NotImplementedError
+
+    # Comparing
+
+    def _is_source(self, device: Device) -> bool:
+        source = self.request.source
+        if source is None:
+            raise AssertionError
+        is_ours = self._is_ours(device)
+        if self.request.present and self._plan_growth(device, source, is_ours):
+            return True
+        if is_ours:
+            return disk_device.is_made_of(self.resources, device, source)
+        return lookup.is_device(source, device, self.resources)
+
+    def _plan_growth(self, device: Device, source: Source, is_ours: bool) -> bool:
+        """Whether the device is that of the source, or would be if it grew, which is planned."""
+        guard = growth.allow if self.request.shared else self._guard(device)
+        found = growth.Growth(self.resources, guard, udev.HANDS_OFF, self.request.timeout)
+        plan = found.plan_linear if is_ours else found.plan
+        if not plan(source, device, self.request.size):
+            self._why_other = found.why
+            return False
+        self._growth = found
+        return True
+
+    def _other_disk(self, wrong: str) -> DeviceBusy | WrongDevice:
+        """``wrong``: what the guest has instead of the wanted disk."""
+        wrong += self._why_other
+        if not self.request.present:
+            return WrongDevice(
+                wrong,
+                device=self.request.title,
+                hint="It is not the source that was given; leave source out to remove whatever is there",
+            )
+        return DeviceBusy(
+            wrong,
+            device=self.request.title,
+            hint="Remove it first with state=absent, or say replace: true, or set live to false, so that the "
+            "new disk is used from the next start on",
+        )
 
     # Replacing
 

@@ -10,12 +10,9 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from .._base.errors import BlockError, DeviceBusy, WrongDevice
+from .._base.errors import BlockError
 from .._block.device import Device
-from .._dm import udev
-from .._source import growth, lookup, opener
+from .._source import growth, opener
 from .._source.resources import Resources
 from .._source.spec import TableSource
 from .._xen import attached, blkback, grown, replacing, stack, vbd_nodes, vbd_read, vdev
@@ -28,9 +25,6 @@ from .connection import Definition
 from .disk_request import DiskRequest
 from .old_xen_disk import OldXenDisk
 from .running import Running, Settings, settings
-
-if TYPE_CHECKING:
-    from .._source.spec import Source
 
 
 class RunningDisk(Running):
@@ -174,7 +168,7 @@ class RunningDisk(Running):
         )
         self.device = self._opened(vbd)
         if error is None and (self.device is None or not self._is_source(self.device)):
-            error = self._other_disk(vbd)
+            error = self._other_disk(attached.other_disk(vbd, self.device))
         return error
 
     def _check_same(self, vbd: Vbd) -> None:
@@ -183,52 +177,17 @@ class RunningDisk(Running):
         if error is not None:
             raise error
 
-    def _other_disk(self, vbd: Vbd) -> DeviceBusy | WrongDevice:
-        wrong = attached.other_disk(vbd, self.device) + self._why_other
-        if not self.request.present:
-            return WrongDevice(
-                wrong,
-                device=self.request.title,
-                hint="It is not the source that was given; leave source out to remove whatever is there",
-            )
-        return DeviceBusy(
-            wrong,
-            device=self.request.title,
-            hint="Remove it first with state=absent, or say replace: true, or set live to false, so that the "
-            "new disk is used from the next start on",
-        )
-
     def _opened(self, vbd: Vbd) -> Device | None:
         device = attached.open_device(vbd)
         return None if device is None else self.resources.enter_context(device)
 
-    def _is_source(self, device: Device) -> bool:
-        source = self.request.source
-        if source is None:
-            raise AssertionError
-        is_ours = self._is_ours(device)
-        if self.request.present and self._plan_growth(device, source, is_ours):
-            return True
-        if is_ours:
-            return disk_device.is_made_of(self.resources, device, source)
-        return lookup.is_device(source, device, self.resources)
-
-    def _plan_growth(self, device: Device, source: Source, is_ours: bool) -> bool:
-        """Whether the device is that of the source, or would be if it grew, which is planned."""
+    def _guard(self, device: Device) -> growth.Guard:
         if self.vbd is None or self.guest is None:
             raise AssertionError
         place = grown.Place(self.vbd.key, self.guest, self.request.target)
-        store, writes = self.resources.shared(Store), not self.request.read_only
-        guard = (
-            growth.allow if self.request.shared else grown.guard(self.resources, store, place, device, writes)
+        return grown.guard(
+            self.resources, self.resources.shared(Store), place, device, not self.request.read_only
         )
-        found = growth.Growth(self.resources, guard, udev.HANDS_OFF, self.request.timeout)
-        plan = found.plan_linear if is_ours else found.plan
-        if not plan(source, device, self.request.size):
-            self._why_other = found.why
-            return False
-        self._growth = found
-        return True
 
     # Changing
 

@@ -10,13 +10,10 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from .._base.errors import BlockError, DeviceBusy, WrongDevice
+from .._base.errors import BlockError, DeviceBusy
 from .._block import device as _device
 from .._block.device import Device
-from .._dm import udev
-from .._source import growth, lookup, opener
+from .._source import growth, opener
 from .._source.resources import Resources
 from .._source.spec import TableSource
 from .._xen import domain0, grown
@@ -29,9 +26,6 @@ from .disk_request import DiskRequest
 from .old_qemu_disk import OldQemuDisk
 from .qemu_disk import QemuDisk
 from .running import Running, Settings, settings
-
-if TYPE_CHECKING:
-    from .._source.spec import Source
 
 
 class RunningQemuDisk(Running):
@@ -168,23 +162,8 @@ class RunningQemuDisk(Running):
                     hint="Detach it first, or say replace: true, or live: false",
                 )
         if self.device is None or not self._is_source(self.device):
-            return self._other_disk(listed)
+            return self._other_disk(f"the guest has another disk there: {listed.source or 'an empty drive'}")
         return None
-
-    def _other_disk(self, listed: domain_xml.Present) -> DeviceBusy | WrongDevice:
-        wrong = f"the guest has another disk there: {listed.source or 'an empty drive'}{self._why_other}"
-        if not self.request.present:
-            return WrongDevice(
-                wrong,
-                device=self.request.title,
-                hint="It is not the source that was given; leave source out to remove whatever is there",
-            )
-        return DeviceBusy(
-            wrong,
-            device=self.request.title,
-            hint="Remove it first with state=absent, or say replace: true, or set live to false, so that the "
-            "new disk is used from the next start on",
-        )
 
     def _opened(self, listed: domain_xml.Present) -> Device | None:
         """The device that QEMU has open for the disk, held; None if it is none, or has not got one."""
@@ -198,28 +177,6 @@ class RunningQemuDisk(Running):
         device = self.resources.enter_context(_device.open_number(*number))
         qemu_process.prove(process, listed.source, device, self.request.title)
         return device
-
-    def _is_source(self, device: Device) -> bool:
-        source = self.request.source
-        if source is None:
-            raise AssertionError
-        is_ours = self._is_ours(device)
-        if self.request.present and self._plan_growth(device, source, is_ours):
-            return True
-        if is_ours:
-            return disk_device.is_made_of(self.resources, device, source)
-        return lookup.is_device(source, device, self.resources)
-
-    def _plan_growth(self, device: Device, source: Source, is_ours: bool) -> bool:
-        """Whether the device is that of the source, or would be if it grew, which is planned."""
-        guard = growth.allow if self.request.shared else self._guard(device)
-        found = growth.Growth(self.resources, guard, udev.HANDS_OFF, self.request.timeout)
-        plan = found.plan_linear if is_ours else found.plan
-        if not plan(source, device, self.request.size):
-            self._why_other = found.why
-            return False
-        self._growth = found
-        return True
 
     def _guard(self, device: Device) -> growth.Guard:
         def check(tables: dict[growth.Number, list[growth.Line]], limits: dict[growth.Number, int]) -> None:
