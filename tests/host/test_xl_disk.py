@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import pathlib
 import subprocess
@@ -31,6 +32,8 @@ pytestmark = [pytest.mark.xen, pytest.mark.gate("trixie")]
 
 NAME = "recipes"
 CONFIG = pathlib.Path(f"/etc/xen/{NAME}.cfg")
+# The processes of a run: the one that prepares and reports, and its worker.
+KILLED = (0, 1)
 CORPUS = pathlib.Path(__file__).parent / "xl_corpus"
 # Imported here, so that a process that is killed at a system call need not import it.
 PRELOADED = recipe_target
@@ -201,6 +204,46 @@ def test_disks_of_a_running_guest(disks, tmp_path, monkeypatch):
     assert guest_sum("xvda", NAME) == sums[0] and len(mapped()) == 1
     predict_and_run("xl_disk", **{**second, "state": "absent"})
     assert not mapped() and not recipe_file.exists(f"{NAME}-xvda") and CONFIG.read_text() == START
+
+
+@pytest.mark.long
+def test_killed_while_it_replaces(tmp_path):
+    """
+    xl_disk or its worker process is killed while it replaces the disk of a running guest. The next run
+    finishes: guest, recipe and configuration have the new disk, and nothing else is left.
+    """
+    wanted, sums = [], []
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.raw").write_bytes(os.urandom(1 << 20))
+        source = {"table": f"0 2048 linear file:{tmp_path / name}.raw 0"}
+        wanted.append({"domain": NAME, "vdev": "xvda", "source": source, "live": True, "replace": True})
+        sums.append(hashlib.sha256((tmp_path / f"{name}.raw").read_bytes()).hexdigest())
+    run("xl", "create", "-q", str(CONFIG), seconds=300)
+    hotplug.wait_until(lambda: answers(NAME), 240, "the guest to answer")
+    run_module("xl_disk", **wanted[0])
+    before, kills, turn = CONFIG.read_text(), 0, 0
+    for which in KILLED:
+        for count in itertools.count(2, int(os.environ.get("RACEFREE_STRIDE") or 8)):
+            turn += 1
+            now = wanted[turn % 2]
+
+            def replace(now=now):
+                run_module("xl_disk", **now)
+                return 0
+
+            was_killed, code = ptrace.run_killed(replace, which, count)
+            print(f"process {which}, call {count}: {'killed' if was_killed else 'not killed'}, code {code}")
+            kills += was_killed
+            run_module("xl_disk", **now)
+            assert guest_sum("xvda", NAME) == sums[turn % 2] and CONFIG.read_text() == before
+            assert not run_module("xl_disk", **now)["changed"]
+            hotplug.wait_until(lambda: len(mapped()) == 1, 30, "the other device to be gone")
+            if not was_killed:
+                assert code == 0
+                break
+    assert kills >= 4
+    run_module("xl_disk", domain=NAME, vdev="xvda", state="absent", live=True)
+    assert CONFIG.read_text() == START
 
 
 def raise_(errors):
