@@ -158,10 +158,11 @@ def _swap_for_ever(name, loop):
             with contextlib.suppress(BlockError):
                 control.remove(_control.by_name(name))
             # It leaves the name free for a while, so that others can take it. udev takes a tenth of a second
-            # for an event on an emulated host; if it falls behind, no device gets a link.
+            # for an event on an emulated host; if it falls behind, no device gets a link. So udev makes the
+            # link and does nothing else with these devices.
             time.sleep(chance.uniform(0, 0.3))
             with contextlib.suppress(BlockError):
-                _make(control, name, table, udev.PRIMARY_SOURCE << 16)
+                _make(control, name, table, (udev.PRIMARY_SOURCE | udev.HANDS_OFF) << 16)
             time.sleep(chance.uniform(0, 0.1))
 
 
