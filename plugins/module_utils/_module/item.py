@@ -52,6 +52,8 @@ class Item:
     PLANS_UNDER_LOCK = False
     # For how long other runs are waited for.
     LOCK_SECONDS = _locks.SECONDS
+    # Whether ``commit`` mostly waits in the kernel, so that many items are committed at once, by threads.
+    COMMITS_AT_ONCE = False
 
     def __init__(self, params: Params, resources: Resources) -> None:
         self.params = params

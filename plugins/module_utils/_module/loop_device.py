@@ -62,6 +62,8 @@ class LoopItem(Item):
         "required_if": [("state", "present", ("backing_file", "backing"), True)],
         "required_one_of": [("backing_file", "backing", "path", "diskseq")],
     }
+    # LOOP_SET_STATUS64 freezes the device's queue, and waits for an RCU grace period, some 20 ms.
+    COMMITS_AT_ONCE = True
 
     def __init__(self, params: Params, resources: Resources) -> None:
         super().__init__(params, resources)

@@ -16,11 +16,15 @@ from typing import Any
 from .._base.errors import BlockError
 from .._block.device import Device
 from .._process import holder as _holder
+from .._process import threads
 from .._source import journal
 from .._source.resources import UDEV_SECONDS
 from . import duplicates, locks, worker
 from .item import Item
 from .row import Row, error_of
+
+# Fewer devices are made persistent one after the other.
+_LEAST_AT_ONCE = 8
 
 
 class Task:
@@ -115,22 +119,33 @@ class Task:
 
     def _make_permanent(self, pending: list[Row]) -> None:
         self._each(pending[:1], lambda row: self._write_journal(_good(pending)))
-        for step in (lambda row: row.item.commit(), None, lambda row: row.item.finish()):
-            if step is None:
-                # Immediately: a device that somebody else removes later would look like one that was never
-                # made persistent.
-                self._all_stay = True
-                self._remove_journal()
-            for row in pending:
-                if row.error is None and step is not None:
-                    self._each([row], step)
-                # This row's error is checked first, because there can be thousands of rows.
-                if row.error is not None and self._stopped():
-                    return
-            if step is None:
-                self._hold([row for row in pending if row.error is None])
-                if self._stopped():
-                    return
+        for rows in _commit_batches(pending):
+            self._commit(_good(rows))
+            # The errors of these rows are checked first, because there can be thousands of rows.
+            if any(row.error is not None for row in rows) and self._stopped():
+                return
+        # Immediately: a device that somebody else removes later would look like one that was never made
+        # persistent.
+        self._all_stay = True
+        self._remove_journal()
+        self._hold(_good(pending))
+        if self._stopped():
+            return
+        for row in pending:
+            if row.error is None:
+                self._each([row], lambda row: row.item.finish())
+            if row.error is not None and self._stopped():
+                return
+
+    def _commit(self, rows: list[Row]) -> None:
+        if len(rows) < 2:
+            self._each(rows, lambda row: row.item.commit())
+            return
+        worker.works_on(f"{rows[0].item.title()} and {len(rows) - 1} others")
+        for row, error in zip(rows, threads.each(lambda row: row.item.commit(), rows)):
+            if error is not None:
+                self._fail(row, error if isinstance(error, BlockError) else error_of(error))
+        worker.works_on("")
 
     def _list_removals(self, rows: Iterable[Row]) -> None:
         if not rows:
@@ -275,6 +290,19 @@ class Task:
         entries = [(row.item.key(), found.get(row, {})) for row in self.rows]
         for index, error in duplicates.find(entries, self.list_option):
             self.rows[index].error = error
+
+
+def _commit_batches(rows: list[Row]) -> list[list[Row]]:
+    """
+    The rows in the order in which they are committed; those of one batch in no certain order. The last device
+    of the journal is alone: once it is persistent, all of them count as persistent.
+    """
+    lasting = [row for row in rows if row.item.COMMITS_AT_ONCE and row.error is None and row.item.lasting()]
+    if len(lasting) < _LEAST_AT_ONCE:
+        return [[row] for row in rows]
+    first = lasting[:-1]
+    at_once = set(map(id, first))
+    return [first, *([row] for row in rows if id(row) not in at_once)]
 
 
 def _good(rows: Iterable[Row]) -> list[Row]:

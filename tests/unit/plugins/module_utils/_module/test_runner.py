@@ -12,6 +12,7 @@ import io
 import json
 import os
 import resource
+import threading
 
 import pytest
 from ansible.module_utils.common import warnings
@@ -606,6 +607,51 @@ def test_loop_devices_that_fail_when_they_are_made_persistent(place, monkeypatch
     result, warnings = run(loop_devices.main, devices=[{"backing_file": path} for path in paths])
     assert result["failed"] and not result["changed"] and len(calls) == call + 1 and not warnings
     assert loopdevices.nothing_bound(place)
+
+
+def test_many_are_made_persistent_at_once(place, monkeypatch):
+    """Eleven of twelve: each call begins before any of them has ended. The last one follows."""
+    rows = [{"backing_file": loopdevices.image(place, f"{count:02}")} for count in range(12)]
+    real, begun, calls = loop.set_autoclear, threading.Barrier(11, timeout=30), []
+
+    def together(device, wanted):
+        calls.append(device)
+        if len(calls) < 12:
+            begun.wait()
+        real(device, wanted)
+
+    monkeypatch.setattr(loop, "set_autoclear", together)
+    result, warnings = run(loop_devices.main, devices=rows)
+    assert (
+        result["changed"]
+        and not warnings
+        and [row["device"]["persist"] for row in result["devices"]] == [True] * 12
+    )
+    monkeypatch.undo()
+    predict_and_run(loop_devices.main, devices=[dict(row, state="absent") for row in rows])
+
+
+@pytest.mark.parametrize(("on_error", "kept"), [("rollback", 0), ("keep", 11)])
+@pytest.mark.parametrize("number", [0, 5, 11])
+def test_one_of_many_fails_when_they_are_made_persistent(place, monkeypatch, on_error, kept, number):
+    """So many are committed at once. All of them are rolled back, or the others are kept."""
+    rows = [{"backing_file": loopdevices.image(place, f"{count:02}")} for count in range(12)]
+    real = loop_devices.LoopItem.commit
+
+    def commit(item):
+        if item.params["backing_file"] == rows[number]["backing_file"]:
+            raise KernelError("cannot change the loop device's flags", device=item.device.path)
+        real(item)
+
+    monkeypatch.setattr(loop_devices.LoopItem, "commit", commit)
+    result, warnings = run(loop_devices.main, devices=rows, on_error=on_error)
+    assert result["failed"] and result["changed"] == bool(kept) and not warnings
+    assert [count for count, row in enumerate(result["devices"]) if "error" in row] == [number]
+    assert len(loopdevices.bound_files(place)) == kept
+    persistent = [row["device"]["persist"] for row in result["devices"] if row.get("device")]
+    assert persistent == [True] * kept
+    monkeypatch.undo()
+    predict_and_run(loop_devices.main, devices=[dict(row, state="absent") for row in rows])
 
 
 def holders(path):

@@ -149,6 +149,22 @@ def test_a_task_killed_after_its_last_commit_is_complete(place, rows):
     assert not again["changed"]
 
 
+@pytest.mark.parametrize("commits", [1, 6, 11, 12])
+def test_many_devices_are_committed_at_once_and_the_last_one_alone(place, commits):
+    """Killed in between, some are persistent, but never the last one; the next run removes them."""
+    rows = [{"backing_file": loopdevices.image(place, f"disk{number:02}")} for number in range(12)]
+    assert (
+        run(loop_devices.main, {"devices": rows}, before=killed_at((loop, "set_autoclear"), commits)) is None
+    )
+    there = left(place)
+    if commits < 12:
+        assert commits <= len(there) < 12 and rows[-1]["backing_file"] not in there
+    someone_else_runs(place)
+    assert len(left(place)) == (12 if commits == 12 else 0) and os.listdir(journal.DIRECTORY) == []
+    done = run(loop_devices.main, {"devices": rows})
+    assert done["changed"] == (commits < 12) and len(left(place)) == 12
+
+
 def test_an_incomplete_journal_is_removed(place, rows):
     def before():
         journal.os.rename = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
