@@ -223,7 +223,7 @@ def test_killed_while_it_replaces(tmp_path):
     run_module("xl_disk", **wanted[0])
     before, kills, turn = CONFIG.read_text(), 0, 0
     for which in KILLED:
-        for count in itertools.count(2, int(os.environ.get("RACEFREE_STRIDE") or 8)):
+        for count in itertools.count(2, int(os.environ.get("RACEFREE_STRIDE") or 40)):
             turn += 1
             now = wanted[turn % 2]
 
@@ -234,16 +234,26 @@ def test_killed_while_it_replaces(tmp_path):
             was_killed, code = ptrace.run_killed(replace, which, count)
             print(f"process {which}, call {count}: {'killed' if was_killed else 'not killed'}, code {code}")
             kills += was_killed
-            run_module("xl_disk", **now)
+            hotplug.wait_until(lambda now=now: has_succeeded(now), 90, "a run to succeed")
             assert guest_sum("xvda", NAME) == sums[turn % 2] and CONFIG.read_text() == before
             assert not run_module("xl_disk", **now)["changed"]
             hotplug.wait_until(lambda: len(mapped()) == 1, 30, "the other device to be gone")
             if not was_killed:
                 assert code == 0
                 break
-    assert kills >= 4
+    assert kills >= 8
     run_module("xl_disk", domain=NAME, vdev="xvda", state="absent", live=True)
     assert CONFIG.read_text() == START
+
+
+def has_succeeded(wanted):
+    """Whether a run succeeds. It may fail as long as an xl that a killed run has started is at work."""
+    try:
+        run_module("xl_disk", **wanted)
+    except Failed as failure:
+        print(failure)
+        return False
+    return True
 
 
 def raise_(errors):

@@ -191,7 +191,12 @@ class LiveDisk:
         (asked,) = blkback.ask(self._store, [detachment], self._seconds)
         if asked.error is not None:
             raise asked.error
-        xl_command.detach(self._key.domid, self._key.devid, self.title, self._seconds)
+        try:
+            xl_command.detach(self._key.domid, self._key.devid, self.title, self._seconds)
+        except BlockError:
+            # An xl that was started by a killed run, or by somebody else, may have detached it by now.
+            if vbd_read.read_vbd(self._store, *self._key) is not None:
+                raise
         blkback.wait_released(detachment, Deadline(self._seconds))
 
     def _attach(self, says: DiskText) -> None:

@@ -98,6 +98,25 @@ def test_a_guest_that_keeps_its_disk(scene):
     assert scene.steps == ["ask"] and not disk.again
 
 
+@pytest.mark.parametrize("is_left", [False, True])
+def test_another_xl_has_detached_the_disk_meanwhile(scene, monkeypatch, is_left):
+    """Such as one that a killed run has started. The error is reported only if the disk is still attached."""
+
+    def detach(*words):
+        raise GuestError("xl block-detach failed: Device 51728 not connected.")
+
+    monkeypatch.setattr(xl_command, "detach", detach)
+    monkeypatch.setattr(vbd_read, "read_vbd", lambda *words: VBD if is_left else None)
+    disk = scene.disk()
+    if is_left:
+        with pytest.raises(GuestError, match="not connected"):
+            disk.change()
+        assert scene.steps == ["ask"]
+    else:
+        disk.change()
+        assert scene.steps == ["ask", NEW, "prove"]
+
+
 def test_the_old_disk_comes_back(scene):
     """Through xl, in the form that XenStore had of it."""
     scene.fails = [GuestError("no")]
