@@ -109,10 +109,8 @@ molecule: ## Scenarios on the running emulated host, or on those of RACEFREE_INV
 campaign: ## The long test run, whose results are stored; SIZE=small: a small part, in minutes
 	@$(STEP) campaign-$(SIZE) python3 -B tests/campaign/campaign.py $(SIZE) $(CAMPAIGN)
 
-bench: ## Measure payloads, large tables and many loop devices; BASE=REVISION: compare with that version
-	@$(STEP) bench-payload $(RUN) python tests/bench/payload.py --checkout '$(CURDIR)' $(if $(BASE),--base '$(BASE)')
-	@$(STEP) bench-tables $(RUN) python tests/bench/tables.py
-	@$(STEP) bench-loops $(RUN) python tests/bench/loops.py --checkout '$(CURDIR)' $(if $(BASE),--base '$(BASE)')
+bench: ## Measure beside other tools, for docs/speed.md; BENCH='SUBJECT OPTIONS': a part; BASE=REVISION: compare with that version
+	@$(STEP) bench $(RUN) python tests/bench/bench.py --checkout '$(CURDIR)' $(if $(BASE),--base '$(BASE)') $(BENCH)
 
 build: ## Build the archive into .build/
 	@rm -f .build/*.tar.gz

@@ -3,106 +3,64 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Measures loop devices with this version of the collection and with another one, in the same run.
+Measures loop devices: the collection's modules beside losetup in a shell loop and a C program with the bare
+system calls, and, with --base, beside another version of the collection.
 
-Both versions alternately create, find, list and remove the same number of devices. Each module run is a
-process, as under Ansible, and Ansible's own part is the same for both. Run as root on a machine that does
-nothing else. ``loops.py --help`` lists the options.
+All of them alternately create, find, list and remove the same number of devices. Each run of a module is a
+process, as under Ansible; Ansible's own part is not in it. Run as root on a machine that does nothing else.
+``loops.py --help`` lists the options.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
+import fcntl
 import os
-import resource
-import shutil
-import statistics
+import re
 import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-STEPS = ("create", "unchanged", "info", "absent")
-# Runs one module with the JSON arguments on standard input; sys.path is the site's.
-RUN = """
-import importlib, json, sys
-from ansible.module_utils.testing import patch_module_args
-name, arguments = json.load(sys.stdin)
-module = importlib.import_module("ansible_collections.racefree.block.plugins.modules." + name)
-with patch_module_args(arguments):
-    module.main()
-"""
+import figures
+import modules
+import paired
 
-
-def unpack(checkout, revision, site):
-    """
-    Put the collection of a git revision (None: the files as they are) where Python finds it below ``site``.
-    """
-    place = os.path.join(site, "ansible_collections", "racefree", "block")
-    os.makedirs(place)
-    if revision is None:
-        shutil.copytree(os.path.join(checkout, "plugins"), os.path.join(place, "plugins"))
-        return
-    command = [
-        "git",
-        "-c",
-        f"safe.directory={checkout}",
-        "-C",
-        checkout,
-        "archive",
-        "--format=tar",
-        revision,
-        "plugins",
-    ]
-    packed = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    subprocess.run(["tar", "-x", "-C", place], input=packed, check=True)
+HERE = os.path.dirname(os.path.abspath(__file__))
+SIZES = [1, 8, 64, 256, 1000, 4000]
+# From so many devices on, fewer turns: they take longer, and differ less from each other.
+MANY, MANY_TURNS = 1000, 3
+LOOP_CTL_REMOVE = 0x4C81
 
 
-def call(site, name, **arguments):
-    """``(the module's result, seconds of wall clock, seconds of processor time)``."""
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps([name, arguments]),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        env=dict(os.environ, PYTHONPATH=site),
-    )
-    wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    try:
-        result = json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        raise SystemExit(f"{name} did not answer: {done.stderr}") from None
-    if result.get("failed"):
-        raise SystemExit(f"{name} failed: {result['msg']}")
-    return result, wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def turn(site, files):
-    """``{step: (wall, processor)}`` of one version, in seconds; each step's answer is checked."""
+def of_collection(name: str, site: str, files: list[str]) -> paired.Way:
     present = [{"backing_file": path} for path in files]
     absent = [{"backing_file": path, "state": "absent"} for path in files]
-    times = {}
-    try:
-        for step, name, arguments, changed in (
-            ("create", "loop_devices", {"devices": present}, True),
-            ("unchanged", "loop_devices", {"devices": present}, False),
-            ("info", "device_info", {"features": False}, False),
-            ("absent", "loop_devices", {"devices": absent}, True),
-        ):
-            result, *times[step] = call(site, name, **arguments)
-            if result["changed"] != changed:
-                raise SystemExit(f"{step}: changed is {result['changed']}")
-    finally:
-        if "absent" not in times:
-            call(site, "loop_devices", devices=absent)
-    return times
+
+    def do(step: str) -> None:
+        if step == "info":
+            found = modules.answer(site, "device_info", False, features=False)["devices"]
+            if len(found) < len(files):
+                raise SystemExit(f"device_info lists {len(found)} devices of {len(files)}")
+            return
+        devices = absent if step == "absent" else present
+        modules.answer(site, "loop_devices", step != "unchanged", devices=devices)
+
+    return paired.Way(name, do)
 
 
-def make_files(place, count):
+def of_losetup(place: str, files: list[str], most: int) -> paired.Way:
+    names = os.path.join(place, "names")
+    return paired.Way("losetup", lambda step: paired.program(f"{HERE}/losetup.sh", step, names, *files), most)
+
+
+def of_bare_calls(program: str, files: list[str]) -> paired.Way:
+    return paired.Way("bare calls", lambda step: paired.program(program, step, *files))
+
+
+def make_files(place: str, count: int) -> list[str]:
     files = [os.path.join(place, f"{number}.raw") for number in range(count)]
     for path in files:
         with open(path, "wb") as file:
@@ -110,59 +68,74 @@ def make_files(place, count):
     return files
 
 
-def show(count, versions):
-    """A table of the medians and of this version's ratio to the other one."""
-    print(f"\n{count} devices: medians of {len(versions[0])} turns, seconds (processor time)")
-    for step in STEPS:
-        walls = [statistics.median(times[step][0] for times in turns) for turns in versions]
-        spent = [statistics.median(times[step][1] for times in turns) for turns in versions]
-        text = f"{step:10}  this {walls[0]:8.3f} ({spent[0]:7.3f})"
-        if len(versions) > 1:
-            text += f"  other {walls[1]:8.3f} ({spent[1]:7.3f})"
-            text += f"  ratio {walls[0] / walls[1]:5.2f} ({spent[0] / spent[1]:5.2f})"
-        print(text, flush=True)
+def numbers() -> set[int]:
+    """The numbers of all loop devices, bound or not."""
+    matches = (re.fullmatch("loop([0-9]+)", name) for name in os.listdir("/sys/block"))
+    return {int(match.group(1)) for match in matches if match}
 
 
-def main():
+@contextlib.contextmanager
+def as_before(place: str) -> Iterator[None]:
+    """
+    At the end, detach loop devices over files in ``place``, which only a failed run leaves, and remove unused
+    loop devices that were not there before: the kernel would keep them. Others that are just about to bind
+    one of these fail, which is one reason to let the machine do nothing else.
+    """
+    before = numbers()
+    try:
+        yield
+    finally:
+        for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.read_text(encoding="utf-8").startswith(place + "/"):
+                    subprocess.run(["losetup", "--detach", f"/dev/{path.parts[3]}"], check=True)
+        with open("/dev/loop-control", "rb") as control:
+            for number in numbers() - before:
+                with contextlib.suppress(OSError):
+                    fcntl.ioctl(control, LOOP_CTL_REMOVE, number)
+
+
+def measure(options: argparse.Namespace, place: str, about: dict[str, Any]) -> None:
+    """Measure each number of devices; the report has those that are done."""
+    sites = {"loop_devices": os.path.join(place, "this")}
+    modules.unpack(options.checkout, None, sites["loop_devices"])
+    if options.base:
+        sites[options.base] = os.path.join(place, "base")
+        modules.unpack(options.checkout, options.base, sites[options.base])
+    program = paired.compiled(f"{HERE}/bare_loops.c", os.path.join(place, "bare_loops"))
+    rows: list[dict[str, object]] = []
+    for count in options.sizes:
+        with tempfile.TemporaryDirectory(dir=place) as folder, as_before(folder):
+            files = make_files(folder, count)
+            bare = of_bare_calls(program, files)
+            ways = [of_collection(name, site, files) for name, site in sites.items()]
+            if not options.base:
+                ways += [of_losetup(folder, files, options.shell_most), bare]
+            # The kernel keeps devices that it has made. This round makes all of them.
+            paired.turn(bare)
+            turns = options.turns if count < MANY else min(options.turns, MANY_TURNS)
+            rows += paired.rows(count, ways, turns)
+        paired.show(row for row in rows if row["devices"] == count)
+        if options.report:
+            figures.keep(options.report, {"machine": about, "rows": rows})
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--sizes",
-        type=lambda text: [int(word) for word in text.split(",")],
-        default=[1, 100, 1000],
-        help="numbers of devices",
-    )
-    parser.add_argument("--turns", type=int, default=5, help="turns of each version (default: 5)")
-    parser.add_argument(
-        "--base", metavar="REVISION", help="git revision of the other version (default: none, this one alone)"
-    )
-    parser.add_argument(
-        "--checkout",
-        default=os.environ.get("RACEFREE_CHECKOUT", os.getcwd()),
-        help="a git checkout of the collection",
-    )
+    parser.add_argument("--sizes", type=paired.sizes, default=SIZES, help="numbers of devices")
+    parser.add_argument("--turns", type=int, default=5, help="turns of each way (default: 5)")
+    parser.add_argument("--shell-most", type=int, default=4000, help="losetup: no more devices than this")
+    parser.add_argument("--base", metavar="REVISION", help="a version of the collection to compare with")
+    parser.add_argument("--checkout", default=os.getcwd(), help="a git checkout of the collection")
+    parser.add_argument("--report", type=Path, help="a file for the figures")
     options = parser.parse_args()
     if os.geteuid():
         raise SystemExit("loop devices need root: run this as root")
+    about = figures.machine()
     with tempfile.TemporaryDirectory(prefix="racefree-bench-", dir="/dev/shm") as place:
-        sites = []
-        for number, revision in enumerate([None] + ([options.base] if options.base else [])):
-            sites.append(os.path.join(place, str(number)))
-            unpack(options.checkout, revision, sites[-1])
-        for count in options.sizes:
-            folder = os.path.join(place, f"files-{count}")
-            os.mkdir(folder)
-            files = make_files(folder, count)
-            # The kernel keeps devices that it has made. A first round before the measurement makes and
-            # compiles everything.
-            for site in sites:
-                turn(site, files)
-            versions = [[] for dummy in sites]
-            for number in range(options.turns):
-                for which in range(len(sites)) if number % 2 else reversed(range(len(sites))):
-                    versions[which].append(turn(sites[which], files))
-            show(count, versions)
+        measure(options, place, about)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from pathlib import Path
 
-from loops import unpack
+import figures
+from modules import unpack
 
 # Prints {module: [bytes sent, bytes of the collection's files, the same compressed]} of sys.argv[1], a
 # directory with ansible_collections. A process of its own: a collection is imported from one place only.
@@ -77,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkout", default=".", help="the git clone")
     parser.add_argument("--base", help="the git revision to compare with")
+    parser.add_argument("--report", type=Path, help="a file for the figures")
     options = parser.parse_args()
     now = measure(options.checkout, None)
     base = measure(options.checkout, options.base) if options.base else {}
@@ -88,6 +91,9 @@ def main() -> None:
                 f"{old / 1000:8.0f} ({100 * new / old - 100:+.0f} %)" for new, old in zip(found, base[name])
             )
         print(f"{name:20}{text}")
+    if options.report:
+        rows = [{"module": name, "sent": found[0], "files": found[1]} for name, found in now.items()]
+        figures.keep(options.report, {"machine": figures.machine(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Measures the hotplug script and Xen's own script alternately on the same host: one call at a time and several
-at once, with its service and without.
+Measures the hotplug script alternately with Xen's own script and with a C program that does the least that
+any script must do (bare_hotplug.c), on the same host: one call at a time and several at once, with its
+service and without.
 
 Run it on a Xen host: python3 hotplug_bench.py --help. It makes a guest that answers for no disk, so that only
 the scripts and blkback are measured.
@@ -14,7 +15,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
+import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -27,11 +31,14 @@ if __name__ == "__main__":
 import hotplug
 
 GUEST = "bench"
+BARE = "/etc/xen/scripts/block-bare"
+OURS = ("with service", "alone")
 # What is compared, and what is measured with it.
 WAYS = {
     "with service": (hotplug.SCRIPT, contextlib.nullcontext),
     "alone": (hotplug.SCRIPT, hotplug.alone),
     "Xen's own": (hotplug.STOCK, contextlib.nullcontext),
+    "C program": (BARE, contextlib.nullcontext),
 }
 
 
@@ -84,6 +91,17 @@ def attach(stack, path):
     return device
 
 
+@contextlib.contextmanager
+def bare_script():
+    """Install the C program, which tests/setup/site compiles, as a script."""
+    shutil.copy(os.path.join(os.path.dirname(os.path.abspath(__file__)), "bare_hotplug"), BARE)
+    os.chmod(BARE, 0o755)
+    try:
+        yield
+    finally:
+        os.unlink(BARE)
+
+
 def make_loops(files):
     """
     Make the loop devices in advance; they stay when they are unbound. Otherwise only the first run would have
@@ -101,12 +119,16 @@ def main():
     )
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--at-once", type=int, default=8)
+    parser.add_argument("--report", help="a file for the figures, for docs/speed/hotplug.json")
     options = parser.parse_args()
+    about = {"kernel": platform.release(), "python": platform.python_version(), "processors": os.cpu_count()}
+    figures = {"machine": {**about, "load": round(os.getloadavg()[0], 1)}, "rows": []}
     with (
         hotplug.mute_guest(GUEST),
         tempfile.TemporaryDirectory() as place,
         contextlib.ExitStack() as stack,
         hotplug.installed(),
+        bare_script(),
         hotplug.Service(),
     ):
         store = stack.enter_context(hotplug.connect())
@@ -123,25 +145,35 @@ def main():
         for count in (1, options.at_once):
             for kind, targets in (("device", devices), ("file", files)):
                 times = {way: [] for way in WAYS}
-                for _turn in range(options.turns if count == 1 else max(1, options.turns // 2)):
-                    for way, (script, around) in WAYS.items():
+                turns = options.turns if count == 1 else max(1, options.turns // 2)
+                for number in range(turns):
+                    for way in WAYS if number % 2 == 0 else reversed(WAYS):
+                        script, around = WAYS[way]
                         with around():
                             times[way].append(turn(store, script, targets[:count]))
-                report(kind, count, times)
+                figures["rows"] += report(kind, count, times)
+                if options.report:
+                    with open(options.report, "w", encoding="utf-8") as file:
+                        json.dump(figures, file)
     return 0
 
 
 def report(kind, count, times):
-    medians = {}
+    """Print the medians and the ratios; a row for each way."""
+    rows = []
     for way, found in times.items():
-        added, removed = (statistics.median(values) for values in zip(*found))
-        medians[way] = statistics.median(sum(both) for both in found)
-        print(
-            f"{count} {kind:7} {way:13} add {added:7.2f} s  remove {removed:7.2f} s  both "
-            f"{medians[way]:7.2f} s"
+        added, removed = (round(statistics.median(values), 3) for values in zip(*found))
+        both = statistics.median(sum(pair) for pair in found)
+        rows.append(
+            {"disks": count, "kind": kind, "way": way, "turns": len(found), "add": added, "remove": removed}
         )
-    for way in list(WAYS)[:2]:
-        print(f"{count} {kind:7} {way}: {medians[list(WAYS)[2]] / medians[way]:.1f} times faster", flush=True)
+        print(f"{count} {kind:7} {way:13} add {added:7.2f} s  remove {removed:7.2f} s  both {both:7.2f} s")
+    for way in OURS:
+        for other in ("Xen's own", "C program"):
+            pairs = [(sum(own), sum(its)) for own, its in zip(times[way], times[other])]
+            ratio = statistics.median(own / its for own, its in pairs)
+            print(f"{count} {kind:7} {way}: {ratio:.2f} times as long as {other}", flush=True)
+    return rows
 
 
 if __name__ == "__main__":

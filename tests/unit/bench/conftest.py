@@ -1,0 +1,26 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The measurements' own module, found as their programs find it."""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import sys
+
+import pytest
+
+BENCH = pathlib.Path(__file__).resolve().parents[2] / "bench"
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """A function that imports one of the files of tests/bench."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    loaded = set(sys.modules)
+    yield importlib.import_module
+    for path in BENCH.glob("*.py"):
+        if path.stem not in loaded:
+            sys.modules.pop(path.stem, None)
