@@ -138,12 +138,13 @@ def table():
 
 def _section(family, results):
     kernels = ", ".join(sorted({result["kernel"] for result in results}))
-    seconds = sum(result["seconds"] for result in results)
+    minutes = sum(result["seconds"] for result in results) // 60
+    took = "1 minute" if minutes == 1 else f"{minutes} minutes"
     unit = "minutes of tries" if family is pieces.HOST else "tries of each"
     lines = [
         f"## {family.name}, Linux {kernels}",
         "",
-        f"{_done(family, results):,} of {family.rounds:,} {unit}, {seconds // 60} minutes.",
+        f"{_done(family, results):,} of {family.rounds:,} {unit}, {took}.",
         "",
         "| " + " | ".join(("What", *COUNTS)) + " |",
         "| --- |" + " ---: |" * len(COUNTS),

@@ -45,7 +45,7 @@ _SAY_RAW = {"target": "write file:raw:/PATH"}
 _SAY_OVERLAP = {
     "backing": "say overlap=true if two writers are intended",
     "backing_file": "say overlap=true if two writers are intended",
-    "target": "give the disk the mode w! if two writers are intended",
+    "target": "use a recipe (module xl_disk) with shared=true if two writers are intended",
 }
 _OTHERWISE = "say overlap: true of the file if two writers are intended"
 # Seconds to wait for a device with autoclear to be detached.
