@@ -14,9 +14,9 @@ from ansible_collections.racefree.block.plugins.module_utils._process import thr
 
 def test_calls_are_made_at_once():
     """Each waits until all others have begun."""
-    barrier = threading.Barrier(8, timeout=30)
+    barrier, before = threading.Barrier(8, timeout=30), threading.active_count()
     assert threads.each(lambda thing: barrier.wait(), range(8)) == [None] * 8
-    assert threading.active_count() == 1
+    assert threading.active_count() == before
 
 
 def test_each_call_has_its_own_error():
@@ -51,7 +51,7 @@ def test_nothing_is_called_without_things():
 
 def test_an_interrupted_caller_waits_for_the_calls_that_have_begun():
     """An error that a signal's handler raises in the calling thread ends the others, too."""
-    begun, done = threading.Barrier(2, timeout=30), []
+    begun, done, before = threading.Barrier(2, timeout=30), [], threading.active_count()
 
     class Interrupted(BaseException):
         pass
@@ -65,4 +65,4 @@ def test_an_interrupted_caller_waits_for_the_calls_that_have_begun():
 
     with pytest.raises(Interrupted):
         threads.each(call, range(2))
-    assert len(done) == 1 and threading.active_count() == 1
+    assert len(done) == 1 and threading.active_count() == before
