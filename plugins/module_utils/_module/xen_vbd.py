@@ -264,7 +264,7 @@ class VbdItem(Item):
             failure = error_of(self._put_back)
             if failure is not None:
                 raise replacing.not_again(self.old, failure)
-            if not self.old.is_leaving:
+            if self.old.is_attached:
                 self.warnings.append(f"{self.title()}: the guest has {self.old} again")
         # What was created for it is removed when its last user, our descriptor, closes it.
         self.opener.give_up()
@@ -406,7 +406,7 @@ class VbdItem(Item):
 
     def _say_what_holds(self, error: BlockError, failure: BlockError | None) -> None:
         old = known(self.old)
-        if failure is None and not old.is_leaving:
+        if failure is None and old.is_attached:
             replacing.has_again(error, old)
         else:
             replacing.has_none(error, old, failure)

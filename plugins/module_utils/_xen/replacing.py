@@ -49,8 +49,8 @@ _KNOWN_SCRIPTS = ("block", "block-racefree")
 
 class OldDisk(Record):
     """
-    ``device``: what blkback has open for the disk, held by the caller. None if the guest is releasing the
-    disk already: then it does not have it any more, and it is not attached again. ``discard``: whether the
+    ``device``: what blkback has open for the disk, held by the caller. None if the guest does not have the
+    disk: it is releasing it already, or never got it. Then it is not attached again. ``discard``: whether the
     guest may discard blocks. ``is_shared``: whether others use its storage at the same time.
     """
 
@@ -69,9 +69,9 @@ class OldDisk(Record):
         return Detachment(self.vbd, self.guest)
 
     @property
-    def is_leaving(self) -> bool:
-        """Whether the guest is already releasing the disk."""
-        return is_leaving(self.vbd)
+    def is_attached(self) -> bool:
+        """Whether the guest has the disk, and is not releasing it already."""
+        return self.device is not None
 
     def __str__(self) -> str:
         if self.device is None:
@@ -113,11 +113,11 @@ class OldDisk(Record):
         """
         now = vbd_read.read_vbd(store, *self.vbd.key)
         if now is None:
-            return [] if self.is_leaving else [f"the guest has no disk {self.vbd.dev} now"]
+            return [f"the guest has no disk {self.vbd.dev} now"] if self.is_attached else []
         if is_leaving(now):
             has = "has released" if now.state == vbd_nodes.CLOSED else "was asked to release, and still has,"
-            return [] if self.is_leaving else [f"the guest {has} {self.vbd.dev} (state {now.state})"]
-        if not self.is_leaving and (now.number, now.diskseq or self._diskseq) == (
+            return [f"the guest {has} {self.vbd.dev} (state {now.state})"] if self.is_attached else []
+        if self.is_attached and (now.number, now.diskseq or self._diskseq) == (
             self.vbd.number,
             self.vbd.diskseq or self._diskseq,
         ):
@@ -145,9 +145,11 @@ def look_at(store: Nodes, vbd: Vbd, guest: Guest, device: Device | None) -> OldD
             hint="Detach it first",
         )
     discard = store.read(f"{vbd.key.backend}/discard-enable")
-    if is_leaving(vbd):
+    opened = vbd_read.opened_number(vbd.key)
+    # Without a number, blkback has never had a device to open: a killed xl or script can leave that.
+    if is_leaving(vbd) or (opened is None and vbd.number is None):
         device = None
-    elif device is None or vbd_read.opened_number(vbd.key) is None:
+    elif device is None or opened is None:
         raise GuestError(
             "blkback has no device open for the guest's disk, so it could not be attached again if the new "
             "disk failed",
@@ -205,7 +207,7 @@ def has_again(error: BlockError, old: Old) -> None:
 def has_none(error: BlockError, old: Old, failure: BlockError | None) -> None:
     """Add to the error that the old disk is not attached again. ``failure``: why it could not be, if so."""
     why = (
-        "was being detached before this task"
+        "was being attached or detached before this task"
         if failure is None
         else f"could not be attached again: {failure}"
     )

@@ -82,7 +82,9 @@ class LiveDisk:
         The running guest's disk before and after. ``vbd``: the one that it has, ``device``: what blkback has
         open for it, held.
         """
-        if vbd is not None:
+        if vbd is not None and self._source is None:
+            self.old = OldDisk(vbd, self._guest, device, None)
+        elif vbd is not None:
             self.old = replacing.look_at(self._store, vbd, self._guest, device)
         else:
             attached.refuse_served_by_others(self._store, self._key, self._request.vdev, self.title)
@@ -136,7 +138,7 @@ class LiveDisk:
                 self._put_back(self.old)
             except BlockError as failure:
                 raise replacing.not_again(self.old, failure) from failure
-            self.again = not self.old.is_leaving
+            self.again = self.old.is_attached
 
     def remains(self) -> list[str]:
         """What remains changed after :meth:`undo`, as texts."""

@@ -77,7 +77,19 @@ def test_a_disk_that_the_guest_is_releasing_is_not_attached_again(changes):
         read = staticmethod(store)
 
     old = replacing.look_at(Store, VBD._replace(**changes), GUEST, mapped(1, 9))
-    assert old.is_leaving and old.device is None
+    assert not old.is_attached and old.device is None
+
+
+def test_a_disk_that_the_guest_never_got():
+    """A killed xl or script has left it without a number. There is nothing to attach again."""
+
+    class Store:
+        read = staticmethod({}.get)
+        read_many = staticmethod(lambda paths: dict.fromkeys(paths))
+
+    old = replacing.look_at(Store, VBD._replace(state=2, number=None, diskseq=None), GUEST, None)
+    assert not old.is_attached and str(old).startswith("its old disk (")
+    assert old.state_words(Store) == []
 
 
 def test_a_disk_without_a_device():

@@ -98,6 +98,25 @@ def test_a_guest_that_keeps_its_disk(scene):
     assert scene.steps == ["ask"] and not disk.again
 
 
+def test_a_disk_without_a_device_can_be_detached(scene):
+    """Also one of another script: it need not be attached again."""
+    disk = scene.disk(source=None, had=None)
+    had = VBD._replace(number=None, script="/etc/xen/scripts/block-iscsi")
+    assert disk.plan(had, None) == ({"target": VBD.params, "mode": "w", "device_type": "disk"}, {})
+    disk.change()
+    assert scene.steps == ["ask", "detach"]
+
+
+def test_a_disk_that_the_guest_never_got_is_not_attached_again(scene):
+    scene.fails = [GuestError("no")]
+    disk = scene.disk()
+    disk.old = disk.old._replace(device=None, vbd=VBD._replace(number=None, state=2))
+    with pytest.raises(GuestError):
+        disk.change()
+    disk.undo()
+    assert scene.steps == ["ask", "detach", NEW] and not disk.again and disk.remains() == []
+
+
 @pytest.mark.parametrize("is_left", [False, True])
 def test_another_xl_has_detached_the_disk_meanwhile(scene, monkeypatch, is_left):
     """Such as one that a killed run has started. The error is reported only if the disk is still attached."""
