@@ -60,7 +60,7 @@ def lines(title: str, description: str, panels: Mapping[str, Mapping[str, Points
     names = list(dict.fromkeys(name for panel in panels.values() for name in panel))
     across = [x for panel in panels.values() for points in panel.values() for x, _y in points]
     up = [y for panel in panels.values() for points in panel.values() for _x, y in points]
-    x_range = (min(across), max(max(across), 2 * min(across)))
+    x_range = (min(across), max(*across, 2 * min(across)))
     y_range = (10 ** math.floor(math.log10(min(up))), 10 ** math.ceil(math.log10(max(up))))
     height = 70 + -(-len(panels) // 2) * (PANEL + 2 * GAP)
     text = [HEAD.format(width=WIDTH, height=height, title=title, description=description)]
