@@ -85,7 +85,7 @@ def test_a_disk_that_the_guest_never_got():
 
     class Store:
         read = staticmethod({}.get)
-        read_many = staticmethod(lambda paths: dict.fromkeys(paths))
+        read_many = staticmethod(dict.fromkeys)
 
     old = replacing.look_at(Store, VBD._replace(state=2, number=None, diskseq=None), GUEST, None)
     assert not old.is_attached and str(old).startswith("its old disk (")
