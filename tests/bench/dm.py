@@ -38,17 +38,7 @@ def of_collection(site: str, device: dict[str, Any], names: list[str]) -> paired
         for number, name in enumerate(names)
     ]
     absent = [{"name": name, "state": "absent"} for name in names]
-
-    def do(step: str) -> None:
-        if step == "info":
-            found = modules.answer(site, "device_info", False, features=False)["devices"]
-            if len(found) < len(names):
-                raise SystemExit(f"device_info lists {len(found)} devices of {len(names)}")
-            return
-        devices = absent if step == "absent" else present
-        modules.answer(site, "dm_devices", step != "unchanged", devices=devices)
-
-    return paired.Way("dm_devices", do)
+    return paired.of_collection("dm_devices", site, "dm_devices", present, absent)
 
 
 def ways(site: str, device: dict[str, Any], program: str, count: int) -> list[paired.Way]:

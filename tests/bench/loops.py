@@ -38,17 +38,7 @@ LOOP_CTL_REMOVE = 0x4C81
 def of_collection(name: str, site: str, files: list[str]) -> paired.Way:
     present = [{"backing_file": path} for path in files]
     absent = [{"backing_file": path, "state": "absent"} for path in files]
-
-    def do(step: str) -> None:
-        if step == "info":
-            found = modules.answer(site, "device_info", False, features=False)["devices"]
-            if len(found) < len(files):
-                raise SystemExit(f"device_info lists {len(found)} devices of {len(files)}")
-            return
-        devices = absent if step == "absent" else present
-        modules.answer(site, "loop_devices", step != "unchanged", devices=devices)
-
-    return paired.Way(name, do)
+    return paired.of_collection(name, site, "loop_devices", present, absent)
 
 
 def of_losetup(place: str, files: list[str], most: int) -> paired.Way:

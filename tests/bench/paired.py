@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import modules
 from figures import Spent, medians
 
 STEPS = ("create", "unchanged", "info", "absent")
@@ -79,6 +80,23 @@ def show(found: Iterable[dict[str, object]]) -> None:
     for row in found:
         cells = "".join(f"  {step} {row[step][0]:8.3f} ({row[step][1]:7.3f})" for step in STEPS)  # type: ignore[index]
         print(f"{row['devices']:5} {row['way']:20}{cells}", flush=True)
+
+
+def of_collection(
+    name: str, site: str, module: str, present: list[dict[str, str]], absent: list[dict[str, str]]
+) -> Way:
+    """A plural module creates, finds and removes the devices, and device_info lists them."""
+
+    def do(step: str) -> None:
+        if step == "info":
+            found = modules.answer(site, "device_info", False, features=False)["devices"]
+            if len(found) < len(present):
+                raise SystemExit(f"device_info lists {len(found)} devices of {len(present)}")
+            return
+        devices = absent if step == "absent" else present
+        modules.answer(site, module, step != "unchanged", devices=devices)
+
+    return Way(name, do)
 
 
 def program(*words: object) -> None:

@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
+import figures
 import hotplug
 
 GUEST = "bench"
@@ -119,10 +119,9 @@ def main():
     )
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--at-once", type=int, default=8)
-    parser.add_argument("--report", help="a file for the figures, for docs/speed/hotplug.json")
+    parser.add_argument("--report", type=Path, help="a file for the figures, for docs/speed/hotplug.json")
     options = parser.parse_args()
-    about = {"kernel": platform.release(), "python": platform.python_version(), "processors": os.cpu_count()}
-    figures = {"machine": {**about, "load": round(os.getloadavg()[0], 1)}, "rows": []}
+    measured = {"machine": figures.machine(), "rows": []}
     with (
         hotplug.mute_guest(GUEST),
         tempfile.TemporaryDirectory() as place,
@@ -151,10 +150,9 @@ def main():
                         script, around = WAYS[way]
                         with around():
                             times[way].append(turn(store, script, targets[:count]))
-                figures["rows"] += report(kind, count, times)
+                measured["rows"] += report(kind, count, times)
                 if options.report:
-                    with open(options.report, "w", encoding="utf-8") as file:
-                        json.dump(figures, file)
+                    figures.keep(options.report, measured)
     return 0
 
 

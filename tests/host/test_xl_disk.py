@@ -32,8 +32,6 @@ pytestmark = [pytest.mark.xen, pytest.mark.gate("trixie")]
 
 NAME = "recipes"
 CONFIG = pathlib.Path(f"/etc/xen/{NAME}.cfg")
-# The processes of a run: the one that prepares and reports, and its worker.
-KILLED = (0, 1)
 CORPUS = pathlib.Path(__file__).parent / "xl_corpus"
 # Imported here, so that a process that is killed at a system call need not import it.
 PRELOADED = recipe_target
@@ -222,7 +220,8 @@ def test_killed_while_it_replaces(tmp_path):
     hotplug.wait_until(lambda: answers(NAME), 240, "the guest to answer")
     run_module("xl_disk", **wanted[0])
     before, kills, turn = CONFIG.read_text(), 0, 0
-    for which in KILLED:
+    # The process that prepares and reports, and its worker.
+    for which in (0, 1):
         for count in itertools.count(2, int(os.environ.get("RACEFREE_STRIDE") or 40)):
             turn += 1
             now = wanted[turn % 2]

@@ -16,47 +16,30 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
+import figures
 import hotplug
+import modules
 from ansible_collections.racefree.block.plugins.module_utils._xen import guest
 from ansible_collections.racefree.block.plugins.module_utils._xen.vdev import parse
 
 GUEST = "vbdbench"
-LONGEST = 3600
-# Runs one module with the JSON arguments on standard input, as Ansible's wrapper does.
-RUN = """
-import importlib, json, os, sys
-sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
-from ansible.module_utils import basic
-name, arguments = json.load(sys.stdin)
-basic._ANSIBLE_ARGS = json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
-basic._ANSIBLE_PROFILE = "legacy"
-importlib.import_module("ansible_collections.racefree.block.plugins.modules." + name).main()
-"""
+SITE = os.environ.get("RACEFREE_SITE", "/root/site")
 
 
 def call(*entries):
     """Run xen_vbds; all entries must have changed something."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps(["xen_vbds", {"vbds": entries}]),
-        capture_output=True,
-        text=True,
-        timeout=LONGEST,
-        check=False,
-        env=dict(os.environ, PYTHONDONTWRITEBYTECODE="1"),
-    )
-    result = json.loads(done.stdout.strip().splitlines()[-1])
-    assert not result.get("failed") and all(each["changed"] for each in result["vbds"]), result
+    result = modules.call(SITE, "xen_vbds", vbds=entries)
+    assert all(each["changed"] for each in result["vbds"]), result
 
 
 def vdevs(count):
@@ -148,27 +131,21 @@ def rows(count, turns, place):
         yield {"disks": count, "way": name, "turns": turns, "attach": attach, "detach": detach}
 
 
-def machine():
-    about = {"kernel": platform.release(), "python": platform.python_version(), "processors": os.cpu_count()}
-    return {**about, "load": round(os.getloadavg()[0], 1)}
-
-
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--disks", type=int, nargs="+", default=[8, 32], help="how many at a time")
     parser.add_argument("--turns", type=int, default=3, help="turns of each way (default: 3)")
-    parser.add_argument("--report", help="a file for the figures, for docs/speed/vbds.json")
+    parser.add_argument("--report", type=Path, help="a file for the figures, for docs/speed/vbds.json")
     options = parser.parse_args()
-    report = {"machine": machine(), "rows": []}
+    report = {"machine": figures.machine(), "rows": []}
     KEPT.extend(hotplug.loops())
     with running_guest(), tempfile.TemporaryDirectory() as place:
         for count in options.disks:
             report["rows"] += rows(count, options.turns, place)
             if options.report:
-                with open(options.report, "w", encoding="utf-8") as file:
-                    json.dump(report, file)
+                figures.keep(options.report, report)
     for row in report["rows"]:
         print(json.dumps(row))
     return 0

@@ -4,12 +4,35 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 from hypothesis import settings
 
 # The duration of an example depends on the load of the machine.
 settings.register_profile("racefree", deadline=None)
 settings.load_profile("racefree")
+
+
+@pytest.fixture
+def programs(monkeypatch):
+    """
+    A function ``programs(folder)``, which returns a function that imports the files of this folder as its
+    programs do. They are forgotten after the test.
+    """
+    loaded = set(sys.modules)
+    folders = []
+
+    def of(folder):
+        folders.append(folder)
+        monkeypatch.syspath_prepend(str(folder))
+        return importlib.import_module
+
+    yield of
+    for path in (path for folder in folders for path in folder.glob("*.py")):
+        if path.stem not in loaded:
+            sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import importlib
 import pathlib
-import sys
 
 import pytest
 
@@ -16,11 +14,6 @@ BENCH = pathlib.Path(__file__).resolve().parents[2] / "bench"
 
 
 @pytest.fixture
-def bench(monkeypatch):
+def bench(programs):
     """A function that imports one of the files of tests/bench."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    loaded = set(sys.modules)
-    yield importlib.import_module
-    for path in BENCH.glob("*.py"):
-        if path.stem not in loaded:
-            sys.modules.pop(path.stem, None)
+    return programs(BENCH)

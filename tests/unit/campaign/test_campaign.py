@@ -9,10 +9,8 @@ The campaign's stored results, its table and its known failures. Its tries run i
 
 from __future__ import annotations
 
-import importlib
 import json
 import pathlib
-import sys
 
 import pytest
 
@@ -20,14 +18,9 @@ HERE = pathlib.Path(__file__).resolve().parents[2] / "campaign"
 
 
 @pytest.fixture
-def campaign(monkeypatch):
+def campaign(programs):
     """A function that imports one of the campaign's modules."""
-    monkeypatch.syspath_prepend(str(HERE))
-    loaded = set(sys.modules)
-    yield importlib.import_module
-    for name in ("pieces", "results", "expected"):
-        if name not in loaded:
-            sys.modules.pop(name, None)
+    return programs(HERE)
 
 
 def result(family="kills", row="dm_device present", **counts):
