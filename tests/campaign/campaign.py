@@ -26,7 +26,6 @@ import pieces
 import results
 
 KERNEL = pieces.ROOT / "tests" / "kernel" / "kernel"
-INSIDE = pieces.ROOT / "tests" / "campaign" / "inside"
 # Rounds of each family in the small size, always the same ones, and the time limit in seconds.
 SMALL = {"swaps": 9, "kills": 8, "errors": 8, "pairs": 6}
 SMALL_SECONDS = 120
@@ -48,8 +47,6 @@ def in_kernel(release, commands, timeout, place):
             "--timeout",
             str(timeout),
             "--site",
-            "--push",
-            f"{INSIDE}:/root/site/campaign",
             "--pull",
             f"/tmp/reports:{place}",
             "--",

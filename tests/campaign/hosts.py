@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The programs of tests/host as a family: the hotplug script, libvirt's hook and domain definitions, on an
-emulated Xen host.
+The programs of tests/host as a family: the hotplug script, libvirt's hook and domain definitions, and
+xen_vbd, on an emulated Xen host.
 
 Each program gets an equal share of the time. It is called repeatedly, and the counts that it prints are added
 up.
@@ -26,7 +26,9 @@ PUSH = str(pieces.ROOT / "tests" / "host" / "push")
 _SWAPS = re.compile(r"^(work|served|stock) +(diskseq|path|stock) +(.+)$", re.M)
 _DEFINITIONS = re.compile(r"^(recipe|plain) +(.+?)  of \d+ tries", re.M)
 _COUNT = re.compile(r"(\d+) (right|refused|gone|wrong)")
+_ALL_COUNTS = re.compile(rf"(\d+) ({'|'.join(results.COUNTS)})")
 _SCRIPT_KILLS = re.compile(r"^(work|start|service): (.*); (\d+) left something", re.M)
+_VBDS = re.compile(r"^xen_vbd: (.+?) +(\d+ tries .+)$", re.M)
 _HOOK_KILLS = re.compile(r"^(\d+) kills, (\d+) left something", re.M)
 # Seconds after the expected duration of a call at which it is killed.
 _GRACE = 900
@@ -46,8 +48,10 @@ class Program(NamedTuple):
 PROGRAMS = (
     Program("rebind.py", "--work {tries} --served {tries} --stock 2", 20),
     Program("hotplug_kill.py", "--step {step} --first {number}", 10),
+    Program("hotplug_kill.py", "--part service --step {step} --first {number}", 10),
     Program("swaplibvirt.py", "--tries {tries} --whole 2 --plain 5 --plain-whole 1", 20),
     Program("hookkill.py", "--tries {tries} --seed {number}", 10),
+    Program("vbd_adversary.py", "--tries {tries} --seed {number}", 5),
 )
 
 
@@ -130,6 +134,10 @@ def read(text: str) -> dict[str, dict[str, int]]:
     for part, kills, left in _SCRIPT_KILLS.findall(text):
         tries = sum(int(count) for count in re.findall(r"(\d+) kills of", kills))
         rows[f"hotplug script, {part}, killed"] = _kills(tries, int(left))
+    for title, counts in _VBDS.findall(text):
+        rows[f"{'' if title.startswith('xen_vbd') else 'xen_vbd '}{title}"] = {
+            name: int(count) for count, name in _ALL_COUNTS.findall(counts)
+        }
     for kills, left in _HOOK_KILLS.findall(text):
         rows["libvirt's hook, killed"] = _kills(int(kills), int(left))
     return rows

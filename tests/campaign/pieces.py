@@ -83,12 +83,15 @@ FAMILIES = (
         (*_JOBS, "tests/campaign/inside/kills.py", "tests/campaign/inside/qemu.py"),
     ),
 )
-# On an emulated host. Its tries are counted in minutes: half an hour for each of four programs (hosts.py).
+# On an emulated host. Its tries are counted in minutes: equal shares for the programs of hosts.py.
 HOST = Family(
     "host",
     120,
-    ("xen_vbd", "libvirt_disk"),
-    tuple(f"tests/host/{name}.py" for name in ("rebind", "hotplug_kill", "swaplibvirt", "hookkill")),
+    ("xen_vbd", "xen_vbds", "libvirt_disk"),
+    tuple(
+        f"tests/host/{name}.py"
+        for name in ("rebind", "hotplug_kill", "swaplibvirt", "hookkill", "vbd_adversary")
+    ),
 )
 HOST_RELEASES = ("bookworm", "trixie")
 # Files under test that no module imports.

@@ -40,7 +40,7 @@ There are several families of tests:
   starts.
 - **libvirt**: libvirt_disk with QEMU is killed, or stopped while somebody else replaces the domain or
   changes its definition.
-- **host**: the hotplug script, libvirt's hook and definitions, on an emulated Xen host.
+- **host**: the hotplug script, libvirt's hook and definitions, and xen_vbd, on an emulated Xen host.
 - **tables**: generated tables are compared with a kernel.
 
 The columns of the results are:

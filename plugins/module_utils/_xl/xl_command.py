@@ -12,6 +12,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 from .._base.deadline import Deadline
@@ -35,24 +36,29 @@ def detach(domid: int, devid: int, device: str, seconds: float) -> None:
 
 def _run(words: list[str], device: str, seconds: float) -> None:
     limit = Deadline(max(seconds, LEAST_SECONDS))
-    try:
-        # There is no AnsibleModule here, and xl needs an environment of its own.
-        done = subprocess.run(  # pylint: disable=ansible-bad-function
-            ["xl", *words],
-            env={"PATH": _PATH, "LC_ALL": "C"},
-            cwd="/",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limit.left(),
-            check=False,
-        )
-    except FileNotFoundError as error:
-        raise NotSupported(
-            "the program xl is missing on this host", hint="Install xen-utils (Debian)"
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise DeadlineExceeded(f"xl {words[0]}", limit.seconds or 0, device=device) from error
-    if done.returncode:
-        said = " ".join(done.stdout.decode("utf-8", "replace").split())
-        raise GuestError(f"xl {words[0]} failed: {said[-600:] or 'without a message'}", device=device)
+    # If this process is killed, xl must finish its work. So its output goes into a file: a pipe without a
+    # reader would end it by SIGPIPE. And it gets no signals that are sent to the process group.
+    with open(os.memfd_create("xl"), "w+b") as output:
+        try:
+            # There is no AnsibleModule here, and xl needs an environment of its own.
+            done = subprocess.run(  # pylint: disable=ansible-bad-function
+                ["xl", *words],
+                env={"PATH": _PATH, "LC_ALL": "C"},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=limit.left(),
+                start_new_session=True,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise NotSupported(
+                "the program xl is missing on this host", hint="Install xen-utils (Debian)"
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise DeadlineExceeded(f"xl {words[0]}", limit.seconds or 0, device=device) from error
+        if done.returncode:
+            output.seek(0)
+            said = " ".join(output.read().decode("utf-8", "replace").split())
+            raise GuestError(f"xl {words[0]} failed: {said[-600:] or 'without a message'}", device=device)

@@ -49,6 +49,32 @@ def test_stored_results_add_up(campaign):
             assert counts["tries"] == sum(counts[name] for name in results.COUNTS[1:])
 
 
+def test_counts_of_the_programs_on_hosts(campaign):
+    text = (
+        "work    path            3 right       2 refused       1 gone       0 wrong\n"
+        "work: 4 kills of add, 3 kills of worker; 1 left something, 9 s\n"
+        "xen_vbd: attach, file, exchanged          5 tries      3 right      2 refused"
+        "      0 wrong      0 left      0 lies\n"
+        "xen_vbd: xen_vbds attach, killed          2 tries      0 right      1 refused"
+        "      0 wrong      1 left      0 lies\n"
+        "xen_vbd: 5 rounds in 9 s\n"
+    )
+    rows = campaign("hosts").read(text)
+    assert rows == {
+        "hotplug script, work, by path, exchanged": {"right": 3, "refused": 3, "wrong": 0, "tries": 6},
+        "hotplug script, work, killed": {"tries": 7, "refused": 6, "left": 1},
+        "xen_vbd attach, file, exchanged": {
+            "tries": 5,
+            "right": 3,
+            "refused": 2,
+            "wrong": 0,
+            "left": 0,
+            "lies": 0,
+        },
+        "xen_vbds attach, killed": {"tries": 2, "right": 0, "refused": 1, "wrong": 0, "left": 1, "lies": 0},
+    }
+
+
 def test_the_key_covers_the_code_under_test(campaign):
     pieces = campaign("pieces")
     names = {path.name for path in pieces.closure([pieces.PLUGINS / "modules" / "dm_device.py"])}
