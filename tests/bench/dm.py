@@ -53,10 +53,13 @@ def ways(site: str, device: dict[str, Any], program: str, count: int) -> list[pa
 
 def measure(options: argparse.Namespace, place: str, about: dict[str, Any]) -> None:
     """Measure each number of devices; the report has those that are done."""
-    site = options.inside or os.path.join(place, "this")
-    if not options.inside:
+    if options.inside:
+        # There is no compiler: tests/setup/site has compiled it.
+        site, program = options.inside, f"{options.inside}/tests/bare_dm"
+    else:
+        site = os.path.join(place, "this")
         modules.unpack(options.checkout, None, site)
-    program = paired.compiled(f"{HERE}/bare_dm.c", os.path.join(place, "bare_dm"))
+        program = paired.compiled(f"{HERE}/bare_dm.c", os.path.join(place, "bare_dm"))
     image = os.path.join(place, "image.raw")
     with open(image, "wb") as file:
         file.truncate(512 * SECTORS * max(options.sizes))
