@@ -5,7 +5,7 @@
  *
  * The least that a hotplug script must do, for measurements: it opens the device, makes a loop device if the
  * target is a file, writes the three nodes that blkback and libxl wait for, and waits for nothing itself. It
- * checks no identity, and takes no lock. Not for use: the device can be exchanged before blkback opens it.
+ * checks no identity, and takes no lock. Not for use: the device can be replaced before blkback opens it.
  * Usage, as libxl calls scripts: XENBUS_PATH=backend/vbd/DOMID/DEVID bare_hotplug add|remove
  */
 #include <errno.h>

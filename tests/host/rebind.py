@@ -147,8 +147,8 @@ class Place:
 
 class Adversary:
     """
-    A process that waits for a command, then for a while, and then exchanges A for B repeatedly until told to
-    stop. A context.
+    A process that waits for a command, then for a while, and then replaces A with B repeatedly until told to
+    stop. A context manager.
 
     One process for all tries: on an emulated host, a fork takes longer than what it should disturb.
     """

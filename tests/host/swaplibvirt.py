@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The device at a definition's path is exchanged repeatedly between the definition and the start of the guest.
+An adversary replaces the device at a definition's path repeatedly between the definition and the start of the
+guest.
 
 ``recipe`` is a disk of libvirt_disk, ``plain`` a definition with just a path. An adversary removes and makes
 mapped devices under the very name: before the start, all through it, or not at all, in turn; a way that only

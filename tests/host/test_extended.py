@@ -329,8 +329,8 @@ def test_the_library_waits_for_opened(store, guest, loop):
     assert run_module("device_info")["features"]["xen"]["blkback_diskseq"] is None
 
 
-def test_what_the_kernel_refuses_the_library_takes_back(store, guest, loop, monkeypatch):
-    """Only a bug of the library could make it pass a wrong number, so the test adds one."""
+def test_the_library_rolls_back_what_the_kernel_refuses(store, guest, loop, monkeypatch):
+    """Only a bug of the library could make it pass a wrong number, so the test adds such a bug."""
     original = vbd_nodes.identity
     monkeypatch.setattr(
         vbd_nodes,

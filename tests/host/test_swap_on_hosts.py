@@ -63,7 +63,7 @@ def test_stopped_with_memory_swapped_out(area):
 
 
 def test_under_memory_pressure(area):
-    """A process fills more memory than it may have, and finds all of it again."""
+    """A process fills more memory than its limit, and reads back all that it wrote."""
     words = [sys.executable, "-B", pressure.__file__, "--mib", "64", "--limited"]
     print(run("systemd-run", "--quiet", "--wait", "--pipe", "--property=MemoryMax=32M", *words))
     secret = key()

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Guests of QEMU start while an adversary with root privileges exchanges the device at the path of their disk.
+Guests of QEMU start while an adversary with root privileges replaces the device at the path of their disk.
 
 ``recipe`` is a disk of libvirt_disk with the hook, ``plain`` a definition with just a path. In turn, the
 adversary does nothing (``nobody``), has put its own device there before the start (``before``), removes

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-An adversary constantly exchanges the file behind /dev/loopN while mapped devices are created over it.
+An adversary constantly replaces the file behind /dev/loopN while mapped devices are created over it.
 
 Counts for each way of naming the device how often it got the right device, was refused, or got the wrong
 device. The device is identified by the file's marker, read through the mapped device. ``swap.py --help``

@@ -351,7 +351,7 @@ def test_wrong_lists_are_refused_and_stop_no_other_device(boot, monkeypatch, wan
         pytest.param("[" * 5000, "the list cannot be read", id="nested"),
     ],
 )
-def test_a_list_that_is_none_changes_nothing(boot, image, capsys, text, words):
+def test_an_invalid_list_changes_nothing(boot, image, capsys, text, words):
     boot.apply({NAME: linear(image("one.raw", MIB))})
     with open(config.PATH, "w", encoding="utf-8") as file:
         file.write(text)

@@ -201,7 +201,7 @@ def test_gone_is_gone(names, image):
         "x" * 255,
     ],
 )
-def test_names_that_are_none(names, name):
+def test_other_names_do_not_exist(names, name):
     assert errno_of(names.path(name)) == "ENOENT"
 
 

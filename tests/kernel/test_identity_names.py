@@ -107,8 +107,8 @@ def test_renamed(names, disks, mapped):
         remove(f"{mapped}-2")
 
 
-def test_a_link_that_udev_has_not_brought_up_to_date_is_none(names, disks, image):
-    """A loop device gets another file while udev is stopped: its links are still those of the old file."""
+def test_an_outdated_link_of_udev_is_not_shown(names, disks, image):
+    """While udev is stopped, a loop device gets another file. Its links still have the old file's label."""
     first, second = image("a.raw"), image("b.raw")
     for path, label in ((first, "first"), (second, "second")):
         subprocess.run(["mkfs.ext4", "-q", "-L", label, path], check=True)

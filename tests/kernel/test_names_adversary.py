@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Names of disks while an adversary exchanges the disk: a small run of names_adversary.py.
+Names of disks while an adversary replaces the disk: a small run of names_adversary.py.
 """
 
 from __future__ import annotations

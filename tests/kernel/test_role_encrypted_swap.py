@@ -96,7 +96,7 @@ def test_made_changed_and_removed(play, tmp_path, image, cleanup):
     stopped_by_hand()
     assert systemctl("start", UNIT.format("disk"))[0] == 0
 
-    # Applied again it changes nothing, also on a device that now contains random data.
+    # Applied again it changes nothing, even on a device that now contains random data.
     changed, said = play(
         role(one, disk),
         refused({"name": "One", "file": "/x", "size": "16M"}),

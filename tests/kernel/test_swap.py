@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Create mapped devices over a loop device whose file is constantly exchanged: a small run of swap.py.
+Create mapped devices over a loop device whose file is constantly replaced: a small run of swap.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def test_never_the_wrong_device(rows, way):
 @pytest.mark.processors
 @pytest.mark.gate("trixie")
 def test_the_adversary_is_at_work(rows, capsys):
-    """Without an exchange of the file, nothing would be refused. But not everything may be refused."""
+    """If the file were not replaced, nothing would be refused. But not everything may be refused."""
     with capsys.disabled():
         print(f"\n{swap.summary(rows)}")
     assert rows["diskseq"]["refused"] and rows["path and diskseq"]["refused"], swap.summary(rows)

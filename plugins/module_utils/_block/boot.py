@@ -19,7 +19,7 @@ _boot: list[str] = []
 
 
 def boot_id() -> str:
-    """The kernel's UUID of the current boot. KernelError."""
+    """The kernel's UUID of the current boot. Raises KernelError."""
     if _boot:
         return _boot[0]
     try:

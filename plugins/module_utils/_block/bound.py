@@ -88,7 +88,7 @@ def statuses(
 
 
 def _nodes() -> int:
-    """The st_dev of /dev. KernelError."""
+    """The st_dev of /dev. Raises KernelError."""
     try:
         return os.stat("/dev").st_dev
     except OSError as error:
@@ -98,8 +98,8 @@ def _nodes() -> int:
 def over_block() -> dict[int, list[str]]:
     """
     ``{st_rdev: [name]}``: the kernel's names of the loop devices over each block device, if its node is in
-    /dev. Others are not asked, as their storage may be dead. KernelError. This tells where to look, and
-    proves nothing.
+    /dev. Others are not asked, as their storage may be dead. Raises KernelError. This tells where to look,
+    and proves nothing.
     """
     found: dict[int, list[str]] = {}
     for name, path in read_paths().items():

@@ -114,7 +114,7 @@ def _get_bound_status(device: _device.Device) -> dict[str, Any] | None:
 def users(device: _device.Device, loops: dict[int, list[str]] | None = None) -> list[str]:
     """
     Known users of the device and its partitions: names of the devices stacked on them, and mount points.
-    KernelError. ``loops``: ``_block.bound.over_block``, if it is already known.
+    Raises KernelError. ``loops``: ``_block.bound.over_block``, if it is already known.
     """
     loops = bound.over_block() if loops is None else loops
     names, numbers = gone.list_directory(f"{device.sysfs}/holders"), {device.id.number: ""}

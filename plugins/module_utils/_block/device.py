@@ -328,7 +328,7 @@ def is_claimed(device: Device) -> bool:
     Whether someone has the device open exclusively: a mount, a mapped device, md, swap, an opener with O_EXCL
     (block/bdev.c).
 
-    Other openers, such as blkback or QEMU, are not detected. KernelError.
+    Other openers, such as blkback or QEMU, are not detected. Raises KernelError.
     """
     # Another process that does this check also has it open exclusively for a moment.
     for pause in (0.002, 0.01, None):

@@ -25,7 +25,7 @@ def enlarge(backing: Backing, size: int) -> None:
     Make the open file, which must be writable, at least ``size`` bytes long. The new part has no blocks yet.
 
     The file is locked meanwhile as flock(1) does, because the role guest_disks makes files larger too, and
-    reads their size before. KernelError, DeadlineExceeded.
+    reads their size before. Raises KernelError or DeadlineExceeded.
     """
     limit = Deadline(_LOCK_SECONDS)
     try:

@@ -107,7 +107,7 @@ def file_of(status: dict[str, Any]) -> tuple[int, int]:
 def block_below(major: int, minor: int) -> tuple[int, int] | None:
     """
     ``(major, minor)`` of the block device that a loop device is over; None for a file, and for a device that
-    is no bound loop device. A node outside of /dev counts as a file. KernelError.
+    is no bound loop device. A node outside of /dev counts as a file. Raises KernelError.
     """
     if major != _device.LOOP_MAJOR:
         return None
@@ -122,14 +122,16 @@ def block_below(major: int, minor: int) -> tuple[int, int] | None:
 
 
 def directly_below(major: int, minor: int) -> list[tuple[int, int]]:
-    """The numbers of the devices directly below a device, also below a loop device. KernelError."""
+    """The numbers of the devices directly below a device, also below a loop device. Raises KernelError."""
     partition = sysfs.partition_of(major, minor)
     below = block_below(*(partition[:2] if partition else (major, minor)))
     return sysfs.members_of(major, minor) if below is None else [below]
 
 
 def stack_below(major: int, minor: int) -> set[tuple[int, int]]:
-    """``{(major, minor)}`` of everything below a device. The caller must hold the device. KernelError."""
+    """
+    ``{(major, minor)}`` of everything below a device. The caller must hold the device. Raises KernelError.
+    """
     below, todo = set(), [(major, minor)]
     while todo:
         for lower in directly_below(*todo.pop()):
@@ -165,7 +167,7 @@ def number_of(name: str) -> tuple[int, int] | None:
 def read_status(name: str) -> dict[str, Any] | None:
     """
     LOOP_GET_STATUS64 of the loop device with this kernel name, as a dictionary that also contains its
-    ``minor`` number. None if the device does not exist or has no file. KernelError.
+    ``minor`` number. None if the device does not exist or has no file. Raises KernelError.
 
     The device is not held.
     """
@@ -245,7 +247,7 @@ def set_direct_io(device: _device.Device, wanted: bool) -> None:
 
 
 def set_capacity(device: _device.Device) -> None:
-    """Let the device take over the new size of its file. KernelError."""
+    """Let the device take over the new size of its file. Raises KernelError."""
     try:
         fcntl.ioctl(device.fd, uapi_plain.LOOP_SET_CAPACITY, 0)
     except OSError as error:
@@ -255,7 +257,7 @@ def set_capacity(device: _device.Device) -> None:
 def set_limit(device: _device.Device, limit: int) -> None:
     """
     Set the size limit (bytes; 0: to the end of the file) of a bound device, which then has the new size. Its
-    offset, flags and diskseq stay. KernelError.
+    offset, flags and diskseq stay. Raises KernelError.
 
     The kernel refuses this (EAGAIN in loop_set_status) while pages of the device are in its cache, which it
     tries to empty first. Another process that reads the device at that moment can be the reason.

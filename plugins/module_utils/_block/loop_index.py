@@ -65,7 +65,7 @@ class LoopIndex:
     def real(self, path: str) -> str:
         """
         os.path.realpath of a file. The directories are cached, because a run's files are in few of them.
-        KernelError.
+        Raises KernelError.
         """
         directory, name = os.path.split(path)
         if name in ("", ".", ".."):

@@ -27,7 +27,7 @@ _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 def read() -> list[tuple[str, int]]:
     """
     ``[(mount point, st_dev)]`` of this process's mounts; later entries cover earlier ones
-    (proc_pid_mountinfo(5)). KernelError.
+    (proc_pid_mountinfo(5)). Raises KernelError.
     """
     try:
         with open(_MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:

@@ -127,7 +127,7 @@ def _check_format(backing: Backing, area: Area, option: str) -> None:
 def format_of(backing: Backing, to_the_end: bool = True) -> str | None:
     """
     The format (``_block.image_format``) of an open file; None for a possible raw image. Without
-    ``to_the_end``, the last bytes are not read. KernelError.
+    ``to_the_end``, the last bytes are not read. Raises KernelError.
     """
     try:
         head = os.pread(backing.fd, image_format.HEAD, 0)

@@ -136,7 +136,9 @@ def open_node(name: str, major: int, minor: int, flags: int) -> int:
 
 
 def is_node_of(path: str, rdev: int) -> bool:
-    """Whether the path itself, not the target of a link, is a node of this block device. KernelError."""
+    """
+    Whether the path itself, not the target of a link, is a node of this block device. Raises KernelError.
+    """
     try:
         there = os.lstat(path)
     except OSError as error:

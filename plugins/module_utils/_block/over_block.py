@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def refuse_used(backing: Backing, option: str) -> None:
     """
     Raise DeviceBusy if somebody has the block device of a Backing open exclusively, or one that has the same
-    bytes. A Backing of a file passes. KernelError.
+    bytes. A Backing of a file passes. Raises KernelError.
     """
     if backing.block is None or not _device.is_claimed(backing.block):
         return

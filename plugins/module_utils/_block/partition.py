@@ -47,7 +47,8 @@ def open_partition(diskseq: int, number: int, writable: bool = False) -> device.
 
 def _number_of(disk: device.Device, number: int) -> tuple[int, int] | None:
     """
-    ``(major, minor)`` of the partition from sysfs, which tells where to look and proves nothing. KernelError.
+    ``(major, minor)`` of the partition from sysfs, which tells where to look and proves nothing. Raises
+    KernelError.
     """
     try:
         names = os.listdir(disk.sysfs)

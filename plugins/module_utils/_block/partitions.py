@@ -71,7 +71,7 @@ class Changes(Record):
 
 
 def known(device: _device.Device) -> list[Known]:
-    """The partitions that the kernel has of a held disk, by number. KernelError."""
+    """The partitions that the kernel has of a held disk, by number. Raises KernelError."""
     disk = device.name.replace("/", "!")
     found = []
     for name in gone.list_directory(device.sysfs, gone.SYSFS):
@@ -88,7 +88,7 @@ def known(device: _device.Device) -> list[Known]:
 def table_of(fd: int, what: str, size: int, block: int = 512, offset: int = 0) -> Table:
     """
     The ``_block.partition_table.Table`` of ``size`` bytes from ``offset`` on of an open disk or file, with
-    logical blocks of ``block`` bytes. ``what`` is its name in errors. KernelError.
+    logical blocks of ``block`` bytes. ``what`` is its name in errors. Raises KernelError.
     """
 
     def read(start: int, length: int) -> bytes:
@@ -106,7 +106,7 @@ def table_of(fd: int, what: str, size: int, block: int = 512, offset: int = 0) -
 
 
 def read_table(device: _device.Device) -> Table:
-    """The Table on a held disk. KernelError."""
+    """The Table on a held disk. Raises KernelError."""
     return table_of(device.fd, device.path, device.size, device.logical_block)
 
 
@@ -124,7 +124,7 @@ def _is_current(part: Known, entries: dict[int, Entry], table: Table) -> bool:
     entry = entries.get(part.number)
     if entry is None:
         return any(start <= part.start and part.end <= end for start, end in table.others)
-    # Of a partition behind the end of the disk, the kernel takes what is on the disk.
+    # Of a partition that extends beyond the end of the disk, the kernel takes what is on the disk.
     is_odd = entry.problem is not None and not entry.is_container
     return part.start == entry.start and (is_odd or part.size == entry.size)
 
@@ -166,7 +166,7 @@ def _in_the_way(device: _device.Device, part: Known, names: list[str]) -> Device
 def update(device: _device.Device, table: Table) -> bool:
     """
     Tell the kernel what has changed in the table; returns whether anything has. All stays as it was if a
-    partition that is to be removed is in use: DeviceBusy. KernelError.
+    partition that is to be removed is in use: DeviceBusy. Raises KernelError.
     """
     todo = changes(known(device), table)
     removed: list[Known] = []
@@ -232,7 +232,7 @@ def _tell(device: _device.Device, operation: int, part: Known | Entry) -> None:
 def describe(device: _device.Device) -> dict[str, Any]:
     """
     What modules return of a disk's partitions: ``partition_table`` (format), and ``partition_list``, those of
-    the kernel and of the table. KernelError.
+    the kernel and of the table. Raises KernelError.
     """
     table = read_table(device)
     entries = {entry.number: entry for entry in table.entries}

@@ -54,7 +54,7 @@ def refuse(
     was at this path before. Call ``warn(text)`` for a device whose file may only have the same path.
 
     ``file``: ``(st_dev, st_ino)`` of the current file, None if there is none. ``with_going``: whether devices
-    that are about to be detached (``_block.new_loop.is_going``) count too. KernelError.
+    that are about to be detached (``_block.new_loop.is_going``) count too. Raises KernelError.
     """
     real = loops.real(path)
     found = loops.named((real, real + _DELETED))

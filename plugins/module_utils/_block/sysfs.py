@@ -70,7 +70,7 @@ _MOST_LINKS = 40  # the kernel's limit (MAXSYMLINKS)
 def diskseq_of(major: int, minor: int) -> int | None:
     """
     The disk sequence number of a device (for a partition, of its disk) from sysfs, without opening the
-    device. None if no device has the number. KernelError.
+    device. None if no device has the number. Raises KernelError.
 
     If it is the same before and after other reads, those were about the same device.
     """

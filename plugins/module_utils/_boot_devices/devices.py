@@ -96,7 +96,7 @@ def take_down(record: records.Made) -> bool:
 
 
 def find(resources: Resources, record: records.Made) -> Device | None:
-    """The record's device, which the caller must close; None if it is gone. KernelError."""
+    """The record's device, which the caller must close; None if it is gone. Raises KernelError."""
     try:
         device = _device.open_number(record.major, record.minor, diskseq=record.diskseq)
     except (DeviceGone, WrongDevice):
@@ -173,7 +173,7 @@ def stays(resources: Resources, device: Device) -> bool:
 
 
 def set_stay(resources: Resources, device: Device, wanted: bool) -> None:
-    """Set whether a held loop or mapped device stays after its last close. KernelError."""
+    """Set whether a held loop or mapped device stays after its last close. Raises KernelError."""
     if loop.is_loop(device):
         loop.set_autoclear(device, not wanted)
     else:

@@ -157,7 +157,7 @@ def _warn_of_slots(resources: Resources, rows: Any) -> None:
 
 
 def _warn_of_path(resources: Resources, source: spec.Source, device: Device) -> None:
-    """Warn of a path that can lead to another device after the next boot."""
+    """Warn about a path that can lead to another device after the next boot."""
     if isinstance(source, spec.PathSource):
         doubt = recipe.doubt(source.path, mapped.is_mapped(device), source.uuid)
         if doubt:

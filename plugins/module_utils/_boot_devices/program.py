@@ -85,7 +85,7 @@ def start() -> Outcome:
 
 
 def stop() -> Outcome:
-    """Take down everything that was made here. The caller holds the lock. KernelError."""
+    """Take down everything that was made here. The caller holds the lock. Raises KernelError."""
     outcome = Outcome({}, [], {})
     for record in reversed(records.read_all().values()):
         _take_down(record, outcome)

@@ -55,7 +55,7 @@ class Made(Record):
 
 
 def read_all() -> dict[str, Made]:
-    """The records of this boot by name, in the order in which the devices were made. KernelError."""
+    """The records of this boot by name, in the order in which the devices were made. Raises KernelError."""
     try:
         names = [name[:-5] for name in os.listdir(DIRECTORY) if name.endswith(".json")]
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def read_all() -> dict[str, Made]:
 
 
 def write(record: Made) -> None:
-    """Write the record. KernelError, WrongDevice."""
+    """Write the record. Raises KernelError or WrongDevice."""
     run_directory.make(DIRECTORY)
     plain = dict(record._asdict(), boot=boot.boot_id())
     try:
@@ -77,7 +77,7 @@ def write(record: Made) -> None:
 
 
 def remove(name: str) -> None:
-    """Remove the record, if it exists. KernelError."""
+    """Remove the record, if it exists. Raises KernelError."""
     try:
         os.unlink(_path(name))
     except FileNotFoundError:

@@ -143,7 +143,7 @@ class DiskFiles:
         return known + closed.count(False)
 
     def _seen(self, name: DiskName) -> Disk:
-        """The disk or partition with this name, according to sysfs. DeviceGone."""
+        """The disk or partition with this name, according to sysfs. Raises DeviceGone."""
         disk = self._disks.find(name.diskseq)
         if disk is not None and is_bound(disk.name):
             found = partition_of(disk, name.partition) if name.partition else disk
@@ -153,7 +153,8 @@ class DiskFiles:
 
     def _at(self, node: int) -> Disk:
         """
-        The disk or partition behind a file that is only shown, if the number still belongs to it. DeviceGone.
+        The disk or partition behind a file that is only shown, if the number still belongs to it. Raises
+        DeviceGone.
         """
         major, minor = node_id.device_of(node)
         diskseq = sysfs.diskseq_of(major, minor)

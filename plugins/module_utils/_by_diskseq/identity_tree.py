@@ -39,7 +39,7 @@ class IdentityTree:
         self._mapped = {"dm-name": MappedNames("name"), "dm-uuid": MappedNames("uuid")}
 
     def find(self, path: str) -> Found | None:
-        """What the path is now, or None if it does not exist. KernelError."""
+        """What the path is now, or None if it does not exist. Raises KernelError."""
         top, dummy, rest = path.partition("/")
         if top == _LINK:
             if udev_record.is_directory(rest):

@@ -28,7 +28,7 @@ _MOST_DEAD = 100
 def lock(path: str) -> int:
     """
     Take the lock that a running service holds, and return its descriptor. DeviceBusy if another process has
-    it. KernelError.
+    it. Raises KernelError.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -33,7 +33,7 @@ _DEV = "/dev"
 def disk_of_link(path: str) -> DiskName | None:
     """
     The disk or partition for which udev made the link ``path``, relative to /dev. None if there is no such
-    link, if its device is gone, or if the device is not the one that udev made it for. KernelError.
+    link, if its device is gone, or if the device is not the one that udev made it for. Raises KernelError.
     """
     number = _target(f"{_DEV}/{path}")
     if number is None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def hold_until_ended(fds: Sequence[int], pid: int) -> int:
     """
     Hold duplicates of the descriptors until the process ``pid`` has ended: a child that was not waited for,
-    or this process. Returns the read end of a pipe, which is at its end when they are closed. KernelError.
+    or this process. Returns the read end of a pipe, which is at its end when they are closed. Raises
+    KernelError.
     """
     handle = reader = writer = -1
     try:

@@ -34,7 +34,7 @@ def has_secrets(table: _dm_table.Table) -> bool:
 def live_table(control: _control.Control, device: Device) -> _dm_table.Table | None:
     """
     The parsed live table of a held mapped device; None if it has no table, or one that cannot be parsed.
-    KernelError.
+    Raises KernelError.
     """
     lines = control.table(_control.by_device(device), secure=True)[1]
     try:

@@ -144,7 +144,7 @@ def _refuse_taken(control: _control.Control, name: str, uuid: str) -> None:
 
 def find(control: _control.Control, name: str = "", uuid: str = "") -> Mapped | None:
     """
-    The mapped device with this UUID, or else with this name, held and verified; None if there is none.
+    The mapped device with this UUID, or else with this name, held and verified; None if there is none. Raises
     KernelError.
 
     If both are given, a device that has only one of them is returned too: the caller must compare.
@@ -157,7 +157,7 @@ def find(control: _control.Control, name: str = "", uuid: str = "") -> Mapped | 
 
 
 def open_mapped(control: _control.Control, address: _control.Address) -> Mapped | None:
-    """The mapped device at this address, held and verified, or None. KernelError."""
+    """The mapped device at this address, held and verified, or None. Raises KernelError."""
     for _try in range(100):
         try:
             status = control.status(address)

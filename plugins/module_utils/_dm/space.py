@@ -71,7 +71,9 @@ class Space(Record):
 
 
 def of_device(control: _control.Control, device: Device) -> Space | None:
-    """The Space of a held mapped device that is one snapshot or one thin pool; others: None. KernelError."""
+    """
+    The Space of a held mapped device that is one snapshot or one thin pool; others: None. Raises KernelError.
+    """
     address = _control.by_device(device)
     lines, tables = control.target_status(address)[1], control.table(address, secure=True)[1]
     if len(lines) != 1 or len(tables) != 1:

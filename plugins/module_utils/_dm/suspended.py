@@ -84,7 +84,7 @@ PLAIN = Suspend()
 def suspend(control: _control.Control, device: Device, how: Suspend = PLAIN) -> None:
     """
     Suspend a held mapped device. DeadlineExceeded if its I/O does not complete in time; the device is then
-    left as it was. KernelError.
+    left as it was. Raises KernelError.
     """
     address = _control.by_device(device)
     status = control.status(address)

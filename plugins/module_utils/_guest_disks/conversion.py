@@ -42,7 +42,7 @@ class Conversion(Record):
 
 
 def conversion_of(value: Any, option: str) -> Conversion | None:
-    """The Conversion, None for the path of a raw image. InvalidValue."""
+    """The Conversion, None for the path of a raw image. Raises InvalidValue."""
     if not isinstance(value, dict):
         return None
     check_keys(value, option, _KEYS)

@@ -92,7 +92,7 @@ class Entry(Record):
 
     @property
     def writes(self) -> bool:
-        # A snapshot writes its own records, also when the guest may only read.
+        # A snapshot writes its own records, even when the guest may only read.
         return self.mode == "w" or self.image is not None
 
 
@@ -188,7 +188,7 @@ def _snapshot_of(entry: Entry, image: int | None, mtime: int | None) -> tuple[So
     image, size = _checked_sizes(entry, image)
     origin: dict[str, Any] = {"file": entry.image, "read_only": True}
     if entry.conversion is not None:
-        # Known to be raw, also if the disk in it begins like another format.
+        # Known to be raw, even if the disk in it begins like another format.
         origin["format"] = "raw"
     if mtime is not None:
         origin["mtime_ns"] = mtime

@@ -216,7 +216,7 @@ class _Add:
     def _check_same(self) -> None:
         """
         Handle a second call for a vbd that has a device: succeed if it is the same one, else raise
-        DeviceBusy. The device of a running guest is never exchanged, and blkback would ignore a new number.
+        DeviceBusy. The device of a running guest is never replaced, and blkback would ignore a new number.
         """
         nodes, known = self.nodes, state.read(self.key)
         if (

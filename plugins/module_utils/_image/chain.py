@@ -66,7 +66,7 @@ class Chain(contextlib.ExitStack):
     ``descriptors``.
 
     InvalidValue for an image that is not of this format, that is damaged, or that names files although they
-    may not be read (``may_read_others``). KernelError.
+    may not be read (``may_read_others``). Raises KernelError.
     """
 
     def __init__(self, path: str, form: str, may_read_others: bool) -> None:

@@ -48,7 +48,7 @@ class Golden(Record):
 
 
 def look(path: str) -> tuple[int, int] | None:
-    """``(size, mtime_ns)`` of the file; None if there is none. InvalidValue, KernelError."""
+    """``(size, mtime_ns)`` of the file; None if there is none. Raises InvalidValue or KernelError."""
     try:
         fd = open_regular(path, "path")
     except FileNotFoundError:
@@ -87,7 +87,7 @@ def read_record(path: str) -> Golden | None:
 
 
 def write_record(path: str, golden: Golden) -> None:
-    """Record what the golden image at a path was made from, atomically. KernelError."""
+    """Record what the golden image at a path was made from, atomically. Raises KernelError."""
     rows = [row._asdict() for row in golden.made_from]
     plain = {"size": golden.size, "mtime_ns": golden.mtime_ns, "made_from": rows}
     try:
@@ -98,7 +98,7 @@ def write_record(path: str, golden: Golden) -> None:
 
 
 def unfinished(path: str) -> list[str]:
-    """The paths of files that killed runs of this host have left. KernelError."""
+    """The paths of files that killed runs of this host have left. Raises KernelError."""
     directory, name = os.path.split(_own_prefix(path))
     try:
         names = os.listdir(directory)
@@ -112,7 +112,7 @@ def unfinished(path: str) -> list[str]:
 
 
 def remove_unfinished(path: str) -> None:
-    """Remove those files. The caller holds the lock of this golden image. KernelError."""
+    """Remove those files. The caller holds the lock of this golden image. Raises KernelError."""
     for left in unfinished(path):
         _unlink(left)
 
@@ -131,7 +131,7 @@ class New:
             raise KernelError.from_oserror(error, "make the image", device=self._temporary) from error
 
     def finish(self) -> tuple[int, int]:
-        """Write it to the disk; ``(size, mtime_ns)``. KernelError."""
+        """Write it to the disk; ``(size, mtime_ns)``. Raises KernelError."""
         try:
             os.fsync(self.fd)
             there = os.fstat(self.fd)
@@ -170,7 +170,7 @@ class New:
 
 
 def remove(path: str, record: Golden | None) -> None:
-    """Remove a golden image that was just made, and put its earlier record back. KernelError."""
+    """Remove a golden image that was just made, and put its earlier record back. Raises KernelError."""
     _unlink(path)
     if record is None:
         _unlink(path + RECORD)

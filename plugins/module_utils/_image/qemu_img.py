@@ -74,7 +74,7 @@ def program() -> str:
 
 
 def virtual_size(chain: Chain, limits: Limits) -> int:
-    """The size of the image's disk in bytes, as qemu-img says it. KernelError, DeadlineExceeded."""
+    """The size of the image's disk in bytes, as qemu-img says it. Raises KernelError or DeadlineExceeded."""
     # It does not open backing files, and refuses options for them.
     node = {key: None if key == "backing" else value for key, value in chain.node.items()}
     out = _run(["info", "--output=json", _json(node)], chain, (), 0, limits)
@@ -89,7 +89,7 @@ def convert(
 ) -> None:
     """
     Write the image's disk into the open empty file ``target``, which gets the size of the disk.
-    ``on_progress``: called with the percentage that is done. KernelError, DeadlineExceeded.
+    ``on_progress``: called with the percentage that is done. Raises KernelError or DeadlineExceeded.
     """
     try:
         os.ftruncate(target, chain.size)

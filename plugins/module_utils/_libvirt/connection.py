@@ -80,7 +80,7 @@ def uuid_of(uri: str, domain: str, limit: Deadline) -> tuple[str, bool]:
 def read_all(uri: str, limit: Deadline) -> list[Definition]:
     """
     The Definitions of all domains, sorted by name, without passwords. A domain that goes away meanwhile is
-    left out. GuestError, DeadlineExceeded.
+    left out. Raises GuestError or DeadlineExceeded.
     """
 
     def read_each(connection: Connection) -> list[Definition]:

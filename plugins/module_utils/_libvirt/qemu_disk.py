@@ -62,7 +62,7 @@ class QemuDisk:
         self.is_stuck = False
 
     def listed(self, limit: Deadline | None = None) -> domain_xml.Present | None:
-        """What libvirt lists there now, or None. GuestError, DeadlineExceeded."""
+        """What libvirt lists there now, or None. Raises GuestError or DeadlineExceeded."""
         limit = limit or Deadline(_ANSWERING)
         live = _connection.read(self.request.uri, self.uuid, limit).live
         return None if live is None else domain_xml.Domain(live).disk(self.request.target)
@@ -170,7 +170,7 @@ class QemuDisk:
             )
 
     def call(self, limit: Deadline, function: Callable[[DomainHandle], T]) -> T:
-        """``function(domain)``, called within the limit. GuestError, DeadlineExceeded."""
+        """``function(domain)``, called within the limit. Raises GuestError or DeadlineExceeded."""
         return _connection.with_connection(
             self.request.uri,
             limit,

@@ -40,7 +40,7 @@ class Process(NamedTuple):
 
 
 def find(domain: str, uuid: str) -> Process:
-    """The QEMU process of the running domain with this name and UUID. GuestError, KernelError."""
+    """The QEMU process of the running domain with this name and UUID. Raises GuestError or KernelError."""
     path = f"{RECORDS}/{domain}.pid"
     text = "" if "/" in domain else (_read(path) or "").strip()
     if not text.isdecimal():
@@ -76,12 +76,12 @@ def prove(process: Process, path: str, device: Device, title: str) -> None:
 
 
 def opened(process: Process) -> set[tuple[int, int]]:
-    """``{(major, minor)}`` of the block devices that QEMU has open. KernelError."""
+    """``{(major, minor)}`` of the block devices that QEMU has open. Raises KernelError."""
     return {has[1:] for has in _open(process) if has[0] == "block"}
 
 
 def count(process: Process, what: What) -> int:
-    """How often QEMU has this file or block device open. KernelError."""
+    """How often QEMU has this file or block device open. Raises KernelError."""
     return _open(process).count(what)
 
 
@@ -91,13 +91,13 @@ def _open(process: Process) -> list[What]:
 
 
 def number_at(process: Process, path: str) -> tuple[int, int] | None:
-    """The number of the block device at a path as QEMU sees it; None if there is none. KernelError."""
+    """The number of the block device at a path as QEMU sees it; None if there is none. Raises KernelError."""
     what = at(process, path)
     return what[1:] if what is not None and what[0] == "block" else None
 
 
 def at(process: Process, path: str) -> What | None:
-    """The file or block device at a path as QEMU sees it; None if there is none. KernelError."""
+    """The file or block device at a path as QEMU sees it; None if there is none. Raises KernelError."""
     root = f"/proc/{process.pid}/root"
     for dummy in range(_MOST_LINKS):
         # The kernel would follow an absolute link in this process's file system.

@@ -114,7 +114,7 @@ class Running:
         if self._put and not (self.changes_disk and self._is_there()):
             self._write_recipe(self.had_recipe)
 
-    # What Xen and QEMU do in ways of their own
+    # What differs between Xen and QEMU
 
     @property
     def _is_attached(self) -> bool:

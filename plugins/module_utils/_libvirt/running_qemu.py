@@ -166,7 +166,7 @@ class RunningQemuDisk(Running):
         return None
 
     def _opened(self, listed: domain_xml.Present) -> Device | None:
-        """The device that QEMU has open for the disk, held; None if it is none, or has not got one."""
+        """The device that QEMU has open for the disk, held; None if QEMU has no block device open for it."""
         process = self._at().process
         if listed.type != "block" or listed.source is None:
             return None

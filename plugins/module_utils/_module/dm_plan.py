@@ -99,7 +99,7 @@ class TablePlan:
         )
 
     def _refuse_shrinking(self, sectors: int, left: int) -> None:
-        """Users of a device that becomes shorter get I/O errors behind its new end."""
+        """Users of a device that becomes shorter get I/O errors beyond its new end."""
         if self._is_in_use():
             raise DeviceBusy(
                 f"the table would shrink it from {sectors} to {left} sectors while it is in use",

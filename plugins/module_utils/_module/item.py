@@ -48,7 +48,7 @@ class Item:
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {}
     CONSTRAINTS: ClassVar[dict[str, Any]] = {}
-    # Whether ``plan`` briefly creates something, so that it needs the locks, also in check mode.
+    # Whether ``plan`` briefly creates something, so that it needs the locks, even in check mode.
     PLANS_UNDER_LOCK = False
     # For how long other runs are waited for.
     LOCK_SECONDS = _locks.SECONDS

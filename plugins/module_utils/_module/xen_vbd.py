@@ -266,7 +266,7 @@ class VbdItem(Item):
                 raise replacing.not_again(self.old, failure)
             if self.old.is_attached:
                 self.warnings.append(f"{self.title()}: the guest has {self.old} again")
-        # What was created for it is removed when its last user, our descriptor, closes it.
+        # A device that was created for the disk is removed when this task, its last user, closes it.
         self.opener.give_up()
 
     def by_libvirt(self) -> bool:

@@ -94,7 +94,8 @@ class Pending(Holder):
 
 def hold_pending(devices: Iterable[Device], seconds: float) -> Pending:
     """
-    Start a Pending holder, for callers that must record its PID before it may outlive them. KernelError.
+    Start a Pending holder, for callers that must record its PID before it may outlive them. Raises
+    KernelError.
     """
     reader, writer = os.pipe()
     try:
@@ -109,14 +110,14 @@ def hold_pending(devices: Iterable[Device], seconds: float) -> Pending:
 def hold(devices: Iterable[Device], seconds: float) -> Holder:
     """
     Start a Holder that keeps the devices open until it is released, or for ``seconds``. It also survives this
-    process. KernelError.
+    process. Raises KernelError.
     """
     return Holder(_spawn(_ATTACHED, devices, seconds))
 
 
 def hold_for(devices: Iterable[Device], seconds: float) -> None:
     """
-    Keep the devices open for ``seconds``, in a process that is not waited for and outlives this one.
+    Keep the devices open for ``seconds``, in a process that is not waited for and outlives this one. Raises
     KernelError.
     """
     dummy, status = os.waitpid(_spawn(_DETACHED, devices, seconds), 0)

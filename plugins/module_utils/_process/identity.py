@@ -62,7 +62,8 @@ def parse_mark(text: str) -> tuple[str, str, str] | None:
 
 def is_of_this_namespace(mark: str) -> bool:
     """
-    Whether the process of this mark can be seen: it has this process's PID and time namespaces. KernelError.
+    Whether the process of this mark can be seen: it has this process's PID and time namespaces. Raises
+    KernelError.
     """
     found = parse_mark(mark)
     return found is not None and found[2] == _namespaces()
@@ -86,7 +87,7 @@ def _namespaces() -> str | None:
 def namespaces() -> tuple[int, int] | None:
     """
     The inode numbers of this process's PID and time namespaces, 32 bits each; None if /proc belongs to
-    another PID namespace. KernelError.
+    another PID namespace. Raises KernelError.
     """
     try:
         if os.readlink("/proc/self") != str(os.getpid()):
@@ -106,7 +107,7 @@ def end(pid: int, started: str, seconds: float = 5.0) -> bool:
     Kill the process with this PID and the start time ``started`` (:func:`start_time`), and wait up to
     ``seconds``. Returns whether it has ended.
 
-    Also True if there is no such process. It need not be a child. KernelError.
+    Also True if there is no such process. It need not be a child. Raises KernelError.
     """
     try:
         handle = os.pidfd_open(pid)

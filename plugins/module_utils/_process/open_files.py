@@ -94,7 +94,7 @@ def what(found: os.stat_result) -> What | None:
 
 
 def of_process(pid: str) -> Iterator[tuple[os.stat_result, bool]]:
-    """The same for one process. Nothing if it has ended. KernelError."""
+    """The same for one process. Nothing if it has ended. Raises KernelError."""
     for number in gone.list_directory(f"/proc/{pid}/fd", gone.PROC_FILE):
         path = f"/proc/{pid}/fd/{number}"
         try:

@@ -76,7 +76,7 @@ def _find(source: Lower, resources: Resources) -> Device | None:
 def look(source: Lower, resources: Resources) -> tuple[Device | None, int]:
     """
     ``(device, size in bytes)``: the source's device, held by the resources; None if it is yet to be made for
-    a file, and its size then. DeviceGone, WrongDevice, DeviceBusy, InvalidValue, KernelError.
+    a file, and its size then. Raises DeviceGone, WrongDevice, DeviceBusy, InvalidValue or KernelError.
     """
     device = _find(source, resources)
     if device is not None:

@@ -337,7 +337,7 @@ class Growth:
 
 
 def enlarge_file(source: spec.FileSource, size: int) -> None:
-    """Make the file of a source at least ``size`` bytes long. KernelError, DeadlineExceeded."""
+    """Make the file of a source at least ``size`` bytes long. Raises KernelError or DeadlineExceeded."""
     with files.backing_of(source, read_only=False) as backing:
         enlarge.enlarge(backing, size)
 

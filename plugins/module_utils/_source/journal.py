@@ -76,7 +76,7 @@ class Journal:
             raise
 
     def remove(self) -> None:
-        """Remove the list, once all its devices are persistent or none is. KernelError."""
+        """Remove the list, once all its devices are persistent or none is. Raises KernelError."""
         path = f"{DIRECTORY}/{self._name}"
         try:
             os.unlink(path)

@@ -137,7 +137,7 @@ def write(kept: KeptRecipe) -> None:
 
 
 def remove(name: str) -> None:
-    """Remove the recipe, if it exists. KernelError. The caller holds :func:`lock_of`."""
+    """Remove the recipe, if it exists. Raises KernelError. The caller holds :func:`lock_of`."""
     path = path_of(check_name(name))
     try:
         os.unlink(path)

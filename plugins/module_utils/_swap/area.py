@@ -48,7 +48,7 @@ def header(size: int, page: int, label: str) -> bytes:
 
 def swap_on(path: str, priority: int | None, discard: bool) -> None:
     """
-    Start swapping to the device. ``priority`` is 0 to MOST_PRIORITY, or None for the kernel's choice.
+    Start swapping to the device. ``priority`` is 0 to MOST_PRIORITY, or None for the kernel's choice. Raises
     KernelError.
     """
     flags = (0 if priority is None else _PREFER | priority) | (_DISCARD if discard else 0)

@@ -72,7 +72,7 @@ def check_name(name: str) -> None:
 
 
 def of_values(name: str, found: Any) -> Config:
-    """Check the contents of the file and return the Config. InvalidValue."""
+    """Check the contents of the file and return the Config. Raises InvalidValue."""
     if not isinstance(found, dict) or found.get("source") is None:
         raise InvalidValue("source", None, "must be given")
     size, priority = found.get("size"), found.get("priority")

@@ -197,7 +197,8 @@ def _find(resources: Resources, wanted: config.Config) -> mapped.Mapped | None:
 
 def _have_file(wanted: config.Config) -> None:
     """
-    Create or resize the file, and allocate all of its blocks. Does nothing without ``size``. KernelError.
+    Create or resize the file, and allocate all of its blocks. Does nothing without ``size``. Raises
+    KernelError.
     """
     if wanted.size is None:
         return

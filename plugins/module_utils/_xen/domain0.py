@@ -18,7 +18,7 @@ _CONTROLS = "control_d"
 def is_here() -> bool:
     """
     Whether XenStore has to be asked what guests use. Also True on a host of Xen without xenfs, which alone
-    tells domain 0 from others. KernelError.
+    tells domain 0 from others. Raises KernelError.
     """
     if sysfs.read("/sys/hypervisor/type") != "xen":
         return False

@@ -22,7 +22,7 @@ SIZE = 1 << 20
 class Place:
     """
     The open files A and B, whose first sectors are filled with their names, and the loop device with this
-    number. A context.
+    number. A context manager.
     """
 
     def __init__(self, number: int) -> None:

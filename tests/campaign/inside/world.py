@@ -100,7 +100,7 @@ def settled(condition, seconds=10):
 class World:
     """
     A directory with files; and a bystander, a loop device with a mapped device on it, which must never
-    change. A context.
+    change. A context manager.
     """
 
     def __enter__(self):

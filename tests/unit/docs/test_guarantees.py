@@ -47,5 +47,5 @@ def test_every_test_that_is_named_exists(file, name, target):
 
 
 def test_nothing_else_looks_like_a_test():
-    """A name outside of a link would not be checked."""
+    """The name of a test outside of a link would not be checked."""
     assert LINK.sub("", PAGE).count("::") == 0

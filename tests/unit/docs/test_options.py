@@ -76,7 +76,7 @@ def test_the_keys_of_a_source_are_those_that_its_parser_accepts(module):
     assert documented == {key for kind in kinds for key in RECORDS[kind]._fields}
 
 
-def test_defaults_of_a_files_keys_are_the_parsers():
+def test_the_parser_has_the_documented_defaults_of_a_file_source():
     documented = pages.options_of("xen_vbd")["source"]["suboptions"]
     source = spec.parse({"file": "/srv/a.raw"})
     for key in spec.FileSource._fields[1:]:
@@ -86,7 +86,7 @@ def test_defaults_of_a_files_keys_are_the_parsers():
         assert default == getattr(source, key), key
 
 
-def test_types_of_a_files_keys_are_the_parsers():
+def test_the_parser_has_the_documented_types_of_sources():
     documented = pages.options_of("xen_vbd")["source"]["suboptions"]
     sizes = {"offset", "size", "sector_size"}
     for kind, record in RECORDS.items():

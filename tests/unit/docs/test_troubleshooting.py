@@ -65,7 +65,7 @@ def messages():
     return [re.match(r"\| `([^`]+)`", row).group(1) for row in rows]
 
 
-def test_every_kind_is_known():
+def test_kinds_has_the_errors_of_several_rooms():
     assert {"TableError", "Unavailable", "NodeError", "Unexpected"} <= {name for name, _class in kinds()}
 
 

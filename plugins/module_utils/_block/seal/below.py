@@ -23,7 +23,7 @@ _LVM = "LVM-"
 def devices(major: int, minor: int) -> list[tuple[tuple[int, int], int]]:
     """
     ``(device number, diskseq)`` of the loop and mapped devices below a device, directly or not. A partition
-    of a loop device counts as a loop device. The caller holds the device open, or checks again later.
+    of a loop device counts as a loop device. The caller holds the device open, or checks again later. Raises
     KernelError.
     """
     found: dict[tuple[int, int], int] = {}

@@ -40,7 +40,7 @@ _MOST_LATE = entry.MOST_PASSES // 2
 def let_open(numbers: Iterable[tuple[int, int]], seconds: float) -> None:
     """
     Let blkback open the devices with these numbers for so many seconds, whether they are sealed or not. Does
-    nothing if no device of this host is sealed. KernelError, DeviceBusy.
+    nothing if no device of this host is sealed. Raises KernelError or DeviceBusy.
     """
     if not attachment.in_use():
         return
@@ -54,7 +54,7 @@ def let_open(numbers: Iterable[tuple[int, int]], seconds: float) -> None:
 def let_open_late(maps: attachment.Maps, number: tuple[int, int]) -> None:
     """
     Let blkback open a device that is sealed now, for an attachment that began when nothing was sealed. The
-    caller holds attachment.LOCK. KernelError.
+    caller holds attachment.LOCK. Raises KernelError.
     """
     if gone.exists(_BACKENDS, gone.SYSFS) and len(maps.passes.keys()) < _MOST_LATE:
         thread = _thread()
@@ -63,7 +63,7 @@ def let_open_late(maps: attachment.Maps, number: tuple[int, int]) -> None:
 
 
 def opened_for(domid: int, devid: int) -> tuple[int, int] | None:
-    """The number of the device that blkback has open for a guest's disk, or None. KernelError."""
+    """The number of the device that blkback has open for a guest's disk, or None. Raises KernelError."""
     path = f"{_BACKENDS}/devices/vbd-{domid}-{devid}/physical_device"
     try:
         with open(path, encoding="ascii") as file:

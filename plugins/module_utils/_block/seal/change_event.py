@@ -16,7 +16,7 @@ from ..._base import gone
 
 
 def send(major: int, minor: int) -> None:
-    """Trigger a "change" uevent of the device. Does nothing if the device is missing. KernelError."""
+    """Trigger a "change" uevent of the device. Does nothing if the device is missing. Raises KernelError."""
     path = f"/sys/dev/block/{major}:{minor}/uevent"
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -33,7 +33,7 @@ def reap_all(maps: attachment.Maps) -> int:
 def end_reasons(maps: attachment.Maps) -> list[tuple[int, int]]:
     """
     Remove reasons that are no longer valid, and seals without a reason. Return the numbers of the devices
-    that are no longer sealed. KernelError.
+    that are no longer sealed. Raises KernelError.
     """
     lifted: list[tuple[int, int]] = []
     has_changed = True

@@ -54,7 +54,7 @@ importlib.import_module(given["main"]).main()
 def have_keeper() -> None:
     """
     Make sure that a keeper runs. When this returns, the keeper receives all further events. The caller holds
-    attachment.LOCK, so that two runs never start a keeper at once. KernelError, DeadlineExceeded.
+    attachment.LOCK, so that two runs never start a keeper at once. Raises KernelError or DeadlineExceeded.
     """
     with _locks.Locks() as locks:
         if not locks.try_take(keeper.LOCK):

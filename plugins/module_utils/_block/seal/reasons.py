@@ -61,7 +61,7 @@ def of(maps: attachment.Maps, number: Number, diskseq: int) -> frozenset[str]:
 
 
 def keep(number: Number, diskseq: int, reasons: Iterable[str]) -> None:
-    """Record the reasons of a device that is, or will be, sealed. KernelError."""
+    """Record the reasons of a device that is, or will be, sealed. Raises KernelError."""
     path, lines = _path(number, diskseq), sorted(set(reasons))
     needs_file = lines not in ([], [OWN])
     try:
@@ -86,7 +86,7 @@ def recorded() -> list[tuple[Number, int]]:
 
 
 def has_ended(maps: attachment.Maps, reason: str, number: Number) -> bool:
-    """Whether the reason, of the sealed device with this number, is no longer valid. KernelError."""
+    """Whether the reason, of the sealed device with this number, is no longer valid. Raises KernelError."""
     match = _VBD.fullmatch(reason)
     if match is not None:
         return blkback.opened_for(int(match.group(1)), int(match.group(2))) != number

@@ -48,7 +48,7 @@ def open_refused(path: str, flags: int, error: OSError) -> int:
 @contextlib.contextmanager
 def let_in(numbers: list[tuple[int, int]]) -> Iterator[None]:
     """
-    A context in which this thread can make the kernel open devices with these numbers, sealed or not.
+    A context in which this thread can make the kernel open devices with these numbers, sealed or not. Raises
     KernelError.
     """
     with attachment.existing() as maps:

@@ -323,7 +323,7 @@ def test_a_chain_that_is_too_long(place):
 
 
 def test_qemu_img_opens_only_what_was_checked(place, tmp_path):
-    """An image that is exchanged after it was opened, and one that names a file which QEMU would open."""
+    """An image that is replaced after it was opened, and one that names a file which QEMU would open."""
     converted(place, "image.qcow2", "qcow2")
     with chain.Chain(str(place / "image.qcow2"), "qcow2", False) as held:
         (place / "other.raw").write_bytes(bytes(SIZE))

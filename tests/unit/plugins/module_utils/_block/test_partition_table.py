@@ -50,7 +50,7 @@ def test_gpt(block):
     assert (entry.type, entry.uuid) == (partition_images.LINUX, partition_images.part_uuid(3))
 
 
-def test_a_gpt_of_another_block_size_is_none():
+def test_a_gpt_of_another_block_size_is_ignored():
     image = partition_images.gpt(bytearray(SIZE), {1: (40, 50)}, 512)
     assert parse(image, 4096) == partition_table.Table()
 
@@ -76,7 +76,7 @@ def test_a_gpt_of_another_block_size_is_none():
         {"protective": (0, 0x83, 1, 100)},
     ],
 )
-def test_a_gpt_that_is_not_valid_is_none(wrong):
+def test_an_invalid_gpt_is_ignored(wrong):
     table = parse(partition_images.gpt(bytearray(SIZE), {1: (40, 50)}, **wrong))
     assert table.format != "gpt" and table.uuid != partition_images.DISK
 

@@ -14,7 +14,7 @@ from ansible_collections.racefree.block.plugins.module_utils._command import loo
 
 @pytest.fixture
 def place(tmp_path):
-    """A directory with a program, a file that is none, and a directory."""
+    """A directory that contains a program, a file that is not executable, and a directory."""
     for name, mode in (("tool", 0o755), ("text", 0o644)):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(mode)

@@ -131,7 +131,7 @@ class Outputs:
 
 
 def with_other_keys(table):
-    """The table with the digits of every key exchanged."""
+    """The table with other digits in every key."""
     digits = str.maketrans("0123456789abcdef", "fedcba9876543210")
     return parse_table(
         [

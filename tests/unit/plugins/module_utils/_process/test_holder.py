@@ -56,8 +56,8 @@ def descriptors(holder):
         time.sleep(0.01)
 
 
-def test_the_holders_of_something(tmp_path):
-    """Other processes that have it open are none."""
+def test_holders_of_a_file(tmp_path):
+    """Another process that has the file open is not a holder."""
     (tmp_path / "held").touch()
     with Device(os.open(tmp_path / "held", os.O_RDONLY), DeviceId(7, 0, 1), "held") as held:
         what = open_files.what(os.fstat(held.fd))

@@ -50,7 +50,7 @@ def test_a_store(tmp_path, new, chunks):
 
 
 @pytest.mark.parametrize("sectors", [0, 3, 2**31, 2**32 - 1])
-def test_a_header_that_is_none(tmp_path, sectors):
+def test_an_invalid_header(tmp_path, sectors):
     assert store_space.of_file(store(tmp_path / "store", [], sectors=sectors)) is None
 
 
