@@ -16,7 +16,7 @@ STEP := tests/setup/step
 
 FAST := units sanity format types lint docs-lint docs changelog-lint licences importer integration-loop cores
 
-.PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended molecule campaign bench pictures build install clean
+.PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended quickstart molecule campaign bench pictures build install clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
@@ -102,6 +102,9 @@ test-host: ## Tests on the emulated Xen host of RELEASE (bookworm or trixie)
 test-extended: ## Tests of blkback on a host of RELEASE whose blkback compares disk sequence numbers
 	@$(STEP) test-extended-$(RELEASE) tests/host/run --blkback extended --scenario hotplug $(RELEASE) \
 		-m 'not long' test_extended.py test_blkback.py test_hotplug.py test_vbd.py test_libvirt_vbd.py
+
+quickstart: ## What README.md tells a new user to do, from the built archive, on an emulated host of RELEASE
+	@$(STEP) quickstart-$(RELEASE) $(RUN) python '$(CURDIR)/tests/quickstart/quickstart.py' $(RELEASE)
 
 molecule: ## Scenarios on the running emulated host, or on those of RACEFREE_INVENTORY
 	@$(STEP) molecule tests/setup/molecule test --all --no-command-borders

@@ -6,16 +6,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import qemuhost
 from conftest import run_module
 from qemuhost import HOOK, URI, defined, definition, nothing_left, virsh
-from role_play import changes, files, play_role
+from role_play import changes, files, play_role, run_playbook
 
 pytestmark = [pytest.mark.systemd, pytest.mark.qemu]
+
+README = Path("/root/site/ansible_collections/racefree/block/README.md")
 
 
 @pytest.fixture
@@ -64,3 +69,39 @@ def test_installed_used_and_removed(role, image):
             ["virsh", "-c", URI, "start", "role"], capture_output=True, text=True, timeout=120, check=False
         )
         assert refused.returncode and f"/dev/mapper/racefree-{domain}-vda" in refused.stderr
+
+
+def test_quick_start_of_the_readme(tmp_path):
+    """The playbook as README.md has it, and how README.md says that it is undone."""
+    section = README.read_text(encoding="utf-8").split("\n### A KVM guest\n")[1]
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", section.split("\n### ")[0], re.M | re.S)
+    inventory = tmp_path / "inventory"
+    inventory.write_text("[kvm_hosts]\nlocalhost ansible_connection=local\n", encoding="utf-8")
+    before = kept()
+
+    def play(text):
+        (tmp_path / "disk.yml").write_text(text, encoding="utf-8")
+        # The modules are part of this kernel.
+        more = json.dumps({"kvm_host_kernel_modules": []})
+        words = ("-i", str(inventory), "--extra-vars", more, str(tmp_path / "disk.yml"))
+        return changes(run_playbook(tmp_path, *words))
+
+    disk = Path("/srv/guests/web1.raw")
+    disk.parent.mkdir(parents=True, exist_ok=True)
+    with disk.open("wb") as file:
+        file.truncate(20 << 30)
+    try:
+        with defined(definition("web1")):
+            assert {"Install the hook", "Give web1 this image as its disk"} <= play(text)
+            assert not play(text)
+            virsh("start", "web1", "--paused")
+            assert qemuhost.opened("web1")
+            virsh("destroy", "web1")
+            assert nothing_left()
+            absent = text.replace("vdev: vda\n", "vdev: vda\n        state: absent\n")
+            assert absent != text and play(absent) == {"Give web1 this image as its disk"}
+            assert "<disk" not in virsh("dumpxml", "web1")
+    finally:
+        disk.unlink()
+        undone = play_role(tmp_path, "kvm_host", variables={"kvm_host_state": "absent"})
+    assert "Remove the hook" in changes(undone) and kept() == before
