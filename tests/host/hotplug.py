@@ -370,6 +370,11 @@ def without_udev():
         subprocess.run(["systemctl", "start", *units], check=True)
 
 
+def udev_settled():
+    """Wait until udev has examined each new device, which takes longer than attaching it."""
+    subprocess.run(["udevadm", "settle", "--timeout=120"], check=True)
+
+
 def connect():
     return Session(30)
 

@@ -52,11 +52,6 @@ def together(disks, command):
     return time.monotonic() - began
 
 
-def settle():
-    """udev examines each new vbd, which takes longer for eight of them than the scripts."""
-    subprocess.run(["udevadm", "settle", "--timeout=60"], check=True)
-
-
 def turn(store, script, targets):
     """``(seconds of add, seconds of remove)`` with one disk for each target."""
     with contextlib.ExitStack() as stack:
@@ -64,14 +59,14 @@ def turn(store, script, targets):
             stack.enter_context(hotplug.Disk(store, GUEST, number, target, script=script))
             for number, target in enumerate(targets)
         ]
-        settle()
+        hotplug.udev_settled()
         added = together(disks, "add")
         assert all(disk.node("hotplug-status") == "connected" for disk in disks)
         for disk in disks:
             disk.ask_back()
         for disk in disks:
             disk.wait_for("state", "6", 60)
-        settle()
+        hotplug.udev_settled()
         removed = together(disks, "remove")
     hotplug.wait_no_loops(KEPT)
     return added, removed

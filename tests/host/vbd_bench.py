@@ -74,11 +74,6 @@ class Xl:
             subprocess.run(["xl", "block-detach", GUEST, vdev], check=True, timeout=300)
 
 
-def settle():
-    """udev examines each new disk, which takes longer than attaching it."""
-    subprocess.run(["udevadm", "settle", "--timeout=120"], check=True)
-
-
 def attached(store, domid, disks):
     """How many of the disks have nodes in XenStore."""
     return sum(store.exists(f"/local/domain/0/backend/vbd/{domid}/{parse(vdev).number}") for vdev in disks)
@@ -90,13 +85,13 @@ def turn(way, store, domid, disks):
     way.attach(disks)
     took = time.monotonic() - began
     assert attached(store, domid, disks) == len(disks)
-    settle()
+    hotplug.udev_settled()
     began = time.monotonic()
     way.detach(disks)
     gone = time.monotonic() - began
     assert not attached(store, domid, disks)
     hotplug.wait_no_loops(KEPT, 60)
-    settle()
+    hotplug.udev_settled()
     return took, gone
 
 

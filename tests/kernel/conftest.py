@@ -128,6 +128,18 @@ def run_module(module_name, check=False, invocation=False, **arguments):
     return result
 
 
+def result_or_none(module_name, **arguments):
+    """
+    The module's result; None if it failed, as it may while something that a killed run has started is at
+    work.
+    """
+    try:
+        return run_module(module_name, **arguments)
+    except Failed as failure:
+        print(failure)
+        return None
+
+
 def predict_and_run(module_name, **arguments):
     """
     Run in check mode, then for real: the prediction must come true, and a second run must change nothing.

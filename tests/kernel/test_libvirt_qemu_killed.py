@@ -19,7 +19,7 @@ import time
 import pytest
 import qemuhost
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection
-from conftest import Failed, run_module
+from conftest import Failed, result_or_none, run_module
 from qemuhost import HOOK, URI, defined, definition, nothing_left, ours, virsh, wait_for
 from test_libvirt_qemu_live import live, number_of, running
 from test_libvirt_qemu_replace import begins, recipes
@@ -123,7 +123,9 @@ def test_the_module_at_a_running_guest(tmp_path, image):
                 run_module("libvirt_disk", state=opposite, **arguments)
                 killed_after(moment, state=state, **arguments)
                 # What the daemon has been asked for, it does.
-                done = wait_for(lambda state=state: try_again(dict(arguments, state=state)), 90, 1)
+                done = wait_for(
+                    lambda state=state: result_or_none("libvirt_disk", state=state, **arguments), 90, 1
+                )
                 assert done, f"{state} was killed after {moment:.2f} of {times[state]:.2f} s"
                 has = live(domain).disk("vdb") is not None
                 assert has == (state == "present") == ("vdb" in live(domain).recipes())
@@ -190,17 +192,8 @@ def test_the_module_while_it_replaces_a_disk(tmp_path, image):
             wanted = {"source": {"file": paths[has]}, **arguments}
             killed += is_killed(number, bool(is_after), **wanted)
             assert begins(name) <= {"a", "b"} and len(ours()) <= 1
-            done = wait_for(lambda wanted=wanted: try_again(wanted), 90, 1)
+            done = wait_for(lambda wanted=wanted: result_or_none("libvirt_disk", **wanted), 90, 1)
             assert done and begins(name) == {has} and len(ours()) == 1, f"killed at call {number}"
             assert recipes(name) == recipes(name, "--inactive") and paths[has] in recipes(name)["vdb"]
             assert qemuhost.opened(name) == number_of(done["device"])
         assert killed >= len(points) * 2 // 3
-
-
-def try_again(arguments):
-    """The module's result, or None if the daemon is still busy with what the killed run has asked for."""
-    try:
-        return run_module("libvirt_disk", **arguments)
-    except Exception as error:  # whatever the module said; the test shows it
-        print(error)
-        return None
