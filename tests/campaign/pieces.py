@@ -76,9 +76,10 @@ FAMILIES = (
     Family("kills", 1000, _MODULES, (*_JOBS, "tests/campaign/inside/kills.py")),
     Family("errors", 1000, _MODULES, (*_JOBS, "tests/campaign/inside/errors.py")),
     Family("pairs", 500, _MODULES, (*_JOBS, "tests/campaign/inside/pairs.py")),
+    # Four rows with an adversary: 10,000 of its tries.
     Family(
         "libvirt",
-        10000,
+        2500,
         ("libvirt_disk",),
         (*_JOBS, "tests/campaign/inside/kills.py", "tests/campaign/inside/qemu.py"),
     ),

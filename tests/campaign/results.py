@@ -32,7 +32,7 @@ collection is tested](testing.md) says how to run it.
 There are several families of tests:
 
 - **swaps**: a module, or one of today's tools, is stopped before one of its system calls. Meanwhile the
-  device that it works on is replaced by somebody else's.
+  device that it works on is replaced by somebody else's. Today's tools are tried in every tenth round.
 - **kills**: a module is killed after one of its system calls.
 - **errors**: one of a module's system calls fails with EINTR, EAGAIN, EBUSY, ENOMEM, EIO, ENOSPC, EMFILE or
   EACCES.
