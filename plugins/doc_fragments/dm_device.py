@@ -39,7 +39,7 @@ options:
   allow_shrink:
     description:
       - Whether the new table may be shorter than the live one while the device is in use, for example
-        mounted. Otherwise the task fails, because users of the device would get I/O errors behind the new
+        mounted. Otherwise the task fails, because users of the device would get I/O errors beyond the new
         end.
     type: bool
     default: false

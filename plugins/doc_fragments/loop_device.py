@@ -100,7 +100,7 @@ options:
   allow_shrink:
     description:
       - Whether the device may become smaller, as its file was truncated while it was bound. Otherwise the
-        task fails, because users of the device may need the data behind the new end.
+        task fails, because users of the device may need the data beyond the new end.
     type: bool
     default: false
   state:

@@ -304,7 +304,7 @@ error:
       description: What to do about it.
       returned: failure
       type: str
-      sample: "End that use first, or say deferred=true to have it go with its last user"
+      sample: "End that use first, or set deferred=true to have it removed when its last user closes it"
     errors:
       description: >-
         For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).

@@ -116,8 +116,8 @@ devices:
       returned: when the entry failed
       type: str
       sample: >-
-        web1-root: it is in use by mount /mnt. End that use first, or say deferred=true to have it go with
-        its last user
+        web1-root: it is in use by mount /mnt. End that use first, or set deferred=true to have it
+        removed when its last user closes it
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
@@ -279,7 +279,7 @@ devices:
           description: What to do about it.
           returned: when the entry failed
           type: str
-          sample: "End that use first, or say deferred=true to have it go with its last user"
+          sample: "End that use first, or set deferred=true to have it removed when its last user closes it"
         errors:
           description: >-
             For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).

@@ -330,7 +330,7 @@ error:
       description: What to do about it.
       returned: failure
       type: str
-      sample: "End that use first, or say deferred=true to have it go with its last user"
+      sample: "End that use first, or set deferred=true to have it detached when its last user closes it"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.loop_device import LoopItem

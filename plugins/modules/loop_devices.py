@@ -108,8 +108,8 @@ devices:
       returned: when the entry failed
       type: str
       sample: >-
-        /dev/loop7: it is in use by mount /mnt. End that use first, or say deferred=true to have it go with
-        its last user
+        /dev/loop7: it is in use by mount /mnt. End that use first, or set deferred=true to have it
+        detached when its last user closes it
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
@@ -341,7 +341,7 @@ devices:
           description: What to do about it.
           returned: when the entry failed
           type: str
-          sample: "End that use first, or say deferred=true to have it go with its last user"
+          sample: "End that use first, or set deferred=true to have it detached when its last user closes it"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.loop_device import LoopItem

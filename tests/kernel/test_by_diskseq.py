@@ -557,7 +557,7 @@ def run_service(*options: str, user: bool = False) -> subprocess.CompletedProces
 
 def test_started_wrongly_it_says_what_is_wrong(names, loop):
     twice = run_service("by-diskseq", "--mount", names.mount, "--state", names.state)
-    assert twice.returncode == 1 and "the service runs already" in twice.stderr
+    assert twice.returncode == 1 and "the service is already running" in twice.stderr
     there = run_service("by-diskseq", "--mount", "/proc", "--state", "/run/racefree-block/test-names")
     assert there.returncode == 1 and "something else is mounted here: proc" in there.stderr
     assert run_service("by-diskseq", "--grace-ms", "x").returncode == 2

@@ -291,7 +291,7 @@ def test_a_store_belongs_to_one_snapshot_at_a_time(image, name, cleanup):
         device.write(b"change")
         os.fsync(device.fileno())
     before = snapshot()
-    with pytest.raises(Failed, match="another snapshot's"):
+    with pytest.raises(Failed, match="belongs to another snapshot"):
         run_module("dm_device", name=second, table=table)
     assert_as(before)
     with subprocess.Popen(["sh", "-c", 'sleep 1; exec dmsetup remove "$0"', first]) as remover:
@@ -314,7 +314,7 @@ def test_thin_pool_and_volume(image, name, cleanup):
     assert not run_module(
         "dm_device", name=name, table=f"0 {64 * MIB // 512} thin-pool file:{meta} file:{data} 128 0"
     )["changed"]
-    refused("dm_device", "cannot be exchanged", name=name, table="0 8 zero")
+    refused("dm_device", "cannot be replaced", name=name, table="0 8 zero")
     subprocess.run(["dmsetup", "message", name, "0", "create_thin 0"], check=True)
     made = predict_and_run("dm_device", name=name + "-v", table=f"0 {SECTORS} thin path:/dev/mapper/{name} 0")
     assert made["device"]["size"] == MIB

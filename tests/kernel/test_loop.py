@@ -128,7 +128,7 @@ def test_sizes_with_units(image, cleanup):
         refused(
             "loop_device",
             f"{next(iter(wrong))}",
-            "must be bytes, or a number with K",
+            "must be a number of bytes, or a number with K",
             backing_file=path,
             **wrong,
         )

@@ -38,7 +38,7 @@ def test_without_fuse_it_says_so(what, tmp_path):
     options = (what, "--mount", str(tmp_path / "mount"), "--state", str(tmp_path / "state"))
     os.rename("/dev/fuse", "/dev/fuse-hidden")
     try:
-        refused(run_service(*options), "FUSE is not there", "modprobe fuse")
+        refused(run_service(*options), "FUSE is not available", "modprobe fuse")
     finally:
         os.rename("/dev/fuse-hidden", "/dev/fuse")
     assert not os.path.exists(tmp_path / "mount")

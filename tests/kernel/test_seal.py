@@ -430,7 +430,7 @@ def test_a_host_without_what_it_takes_is_told(loop):
         subprocess.run(["mount", "-t", "bpf", "bpf", place.BPF_FS], check=True)
     root = place.cgroup_root()
     with without_cgroups(root):
-        with pytest.raises(NotSupported, match="control groups of version 2 are not mounted"):
+        with pytest.raises(NotSupported, match="version 2, which seals need, are not mounted"):
             seals.probe()
     own = subprocess.run(
         ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", PROBE],

@@ -43,9 +43,8 @@ _HINTS = {
 }
 _AS_ROOT = "Run the task as root: become: true"
 _NOT_EVEN_ROOT = (
-    "Root may not either: look at its mount options, its attributes (lsattr) and security modules; for a "
-    "device, at whether it is sealed "
-    "(racefree.block.device_info)"
+    "The kernel refuses this even to root: check its mount options, its attributes (lsattr) and security "
+    "modules; for a device, whether it is sealed (racefree.block.device_info)"
 )
 
 
@@ -190,14 +189,14 @@ class WrongDevice(BlockError):
     """The opened device is not the requested one; nothing was done to it."""
 
     ERRNO = _errno.ENODEV
-    HINT = "Look at what there is with racefree.block.device_info, and name the device that is meant"
+    HINT = "List the devices with racefree.block.device_info, and name the device that is meant"
 
 
 class DeviceGone(BlockError):
     """The device does not exist (any more)."""
 
     ERRNO = _errno.ENODEV
-    HINT = "Look at what there is with racefree.block.device_info"
+    HINT = "List the devices with racefree.block.device_info"
 
 
 class DeviceBusy(BlockError):

@@ -40,7 +40,7 @@ def open_regular(path: str, option: str, flags: int = os.O_RDONLY) -> int:
             raise InvalidValue(option, path, f"is a {kind_of_file(mode)}, and must be a regular file")
         # The lock file is always empty, so other files need no check.
         if not there.st_size and _is_lock_file(there):
-            wrong = "is the file of this collection's locks, and nothing else may open it"
+            wrong = "is the lock file of this collection, which nothing else may open"
             raise InvalidValue(option, path, wrong)
         return os.open(f"/proc/self/fd/{handle}", flags | _FLAGS)
     finally:
@@ -126,6 +126,8 @@ def check_path(path: Any, option: str, allowed: str = "an absolute path") -> str
         os.fsencode(path)
     except UnicodeEncodeError as error:
         raise InvalidValue(
-            option, path, f"must be {allowed}, of characters that file names here can have ({error.reason})"
+            option,
+            path,
+            f"must be {allowed}, in characters that file names on this host can have ({error.reason})",
         ) from error
     return path

@@ -81,15 +81,15 @@ def need_sysfs() -> None:
         found = _file_system_of(path)
         if None in (found, sysfs):
             raise KernelError(
-                "sysfs is not there, which tells what devices there are",
+                "sysfs, which lists the devices, is not mounted",
                 device=path if found is None else _SYSFS,
                 hint="Mount it: mount -t sysfs sysfs /sys",
             )
         if found != sysfs:
             raise KernelError(
-                "sysfs tells here what devices there are, and something else is mounted over it",
+                "something else is mounted over sysfs, which lists the devices",
                 device=path,
-                hint=f"Unmount that: umount {path}",
+                hint=f"Unmount it: umount {path}",
             )
 
 

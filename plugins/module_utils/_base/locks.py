@@ -268,7 +268,7 @@ class _State:
                 wanted = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
                 found = _FLOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_GETLK, wanted))
             except OSError as error:
-                return f"another process, of which is not known which ({error.strerror}),"
+                return f"another process, which could not be identified ({error.strerror}),"
             finally:
                 self._close_unused()
         return "a process that has just ended" if found[0] == fcntl.F_UNLCK else _describe(found[4])
@@ -294,9 +294,9 @@ class _State:
                 break
             self._close_unused()
         raise WrongDevice(
-            "the file was removed or exchanged while this run has locks in it",
+            "the file was removed or replaced while this run holds locks in it",
             device=f"{DIRECTORY}/bytes",
-            hint="Have nothing clean up that directory, and try again",
+            hint="Make sure that nothing cleans up that directory, and try again",
         )
 
     def _is_current(self) -> bool:

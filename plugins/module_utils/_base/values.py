@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SECTOR = 512
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_SIZES = "must be bytes, or a number with K, M, G or T (of 1024)"
+_SIZES = "must be a number of bytes, or a number with K, M, G or T (powers of 1024)"
 _ENDINGS = {unit + end: factor for unit, factor in _UNITS.items() for end in ("", "B", "IB")}
 _LONGEST = 15
 _LONGEST_SIZE = 19
@@ -42,7 +42,7 @@ def bytes_of(value: Any, option: str = "size") -> int:
     if not size:
         raise InvalidValue(option, value, _SIZES)
     if size % SECTOR:
-        raise InvalidValue(option, value, f"must be whole sectors of {SECTOR} bytes")
+        raise InvalidValue(option, value, f"must be a multiple of {SECTOR} bytes")
     return size
 
 

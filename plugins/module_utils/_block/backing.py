@@ -114,7 +114,7 @@ def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size
             backing.path,
             f"has {rest} bytes there, not a multiple of the sector size {block}: "
             f"the last {rest % block} bytes would be cut off; "
-            f"pad the file, or say size={rest - rest % block}",
+            f"pad the file, or set size={rest - rest % block}",
         )
 
 
@@ -131,11 +131,12 @@ def check_direct_io(backing: Backing) -> None:
 
 def cut(device: _device.Device, has: int, left: int, otherwise: str) -> DeviceBusy:
     """
-    The error for a device that is larger than what is left of its truncated file (both in bytes): I/O behind
+    The error for a device that is larger than what is left of its truncated file (both in bytes): I/O beyond
     the file's new end fails. ``otherwise`` completes the hint.
     """
     return DeviceBusy(
-        f"the file was truncated while it was bound: the device has {has} bytes, and {left} are left",
+        f"the file was truncated while it was bound: the device has {has} bytes, "
+        f"but only {left} are left in the file",
         device=device.path,
         hint=f"Restore the file's size (truncate --size), or {otherwise}",
     )
@@ -184,7 +185,11 @@ def _not_opened(error: OSError, path: str, read_only: bool, option: str) -> Inva
         return InvalidValue(option, path, "does not exist", errno=number)
     if number in NO_SUCH_FILE:
         return InvalidValue(
-            option, path, f"cannot be a file: {error.strerror}", errno=number, hint=hint_of(number)
+            option,
+            path,
+            f"cannot be the path of a file: {error.strerror}",
+            errno=number,
+            hint=hint_of(number),
         )
     if number in (errno.EACCES, errno.EPERM) and os.geteuid():
         return InvalidValue(
@@ -196,6 +201,6 @@ def _not_opened(error: OSError, path: str, read_only: bool, option: str) -> Inva
             path,
             "cannot be opened for writing",
             errno=number,
-            hint="Say read_only=true to have it read-only",
+            hint="Set read_only=true to use it read-only",
         )
     return KernelError.from_oserror(error, f"open {path}", device=path)

@@ -220,7 +220,7 @@ def _check_free_node(there: os.stat_result, number: int, path: str) -> None:
 def _check_bound(device: _device.Device, backing: _backing.Backing, direct_io: bool) -> None:
     status = loop.info(device)
     if (status.backing_device, status.backing_inode) != (backing.device, backing.inode):
-        raise WrongDevice(f"it is bound to another file than {backing.path}", device=device.path)
+        raise WrongDevice(f"it is bound to a file other than {backing.path}", device=device.path)
     if backing.block is not None:
         backing.block.prove()
     # The kernel silently clears the flag if the file is not aligned for direct I/O.

@@ -34,7 +34,11 @@ def check_boot_id(value: object, option: str = "boot_id") -> str:
     """A boot_id in the form that :func:`boot_id` returns; InvalidValue for anything else."""
     text = str(value).lower()
     if tuple(map(len, text.split("-"))) != (8, 4, 4, 4, 12) or set(text) - set("0123456789abcdef-"):
-        raise InvalidValue(option, value, f"must be a boot_id as modules return it, and as {_BOOT_ID} has it")
+        raise InvalidValue(
+            option,
+            value,
+            f"must be a boot_id as the modules return it, in the form of {_BOOT_ID}",
+        )
     return text
 
 

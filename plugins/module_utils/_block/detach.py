@@ -156,7 +156,7 @@ def busy(device: _device.Device) -> DeviceBusy:
     return DeviceBusy(
         "it is in use" + (f" by {', '.join(names)}" if names else " by a program that has it open"),
         device=device.path,
-        hint="End that use first, or say deferred=true to have it go with its last user",
+        hint="End that use first, or set deferred=true to have it detached when its last user closes it",
     )
 
 

@@ -388,7 +388,8 @@ def _refuse_foreign(path: str, rdev: int) -> None:
     if number is not None and os.makedev(*number) != rdev:
         name = _sysfs.kernel_name(*number) or "NAME"
         raise WrongDevice(
-            f"the node there is of {os.major(rdev)}:{os.minor(rdev)}, and {name} is {number[0]}:{number[1]}",
+            f"this node has the number {os.major(rdev)}:{os.minor(rdev)}, "
+            f"but {name} has {number[0]}:{number[1]}",
             device=path,
             hint=_node.advice(name, *number),
         )
@@ -471,7 +472,7 @@ def _expect(device: Device, diskseq: int | None, path: str) -> Device:
         raise WrongDevice(
             f"its disk sequence number is {found}, not {diskseq}",
             device=path,
-            hint="The name now belongs to another device than the one that was asked for; nothing was done",
+            hint="The name now belongs to a device other than the requested one; nothing was done",
         )
     return device
 

@@ -293,7 +293,8 @@ def no_direct_io(what: str) -> NotSupported:
         "direct I/O is not possible",
         device=what,
         errno=errno.EINVAL,
-        hint="The file system must offer it, and offset and sector_size must be multiples of its block size",
+        hint="The file system must support it, and offset and sector_size must be multiples of its "
+        "block size",
     )
 
 

@@ -217,7 +217,7 @@ def _double(name: str, device: _device.Device, status: loop.LoopInfo) -> DeviceB
         return DeviceBusy(
             f"another program bound it to {other.path} while it was being bound to {device.path}",
             device=loop.backing_path(device),
-            hint="The new device was removed again. Try again: the other device is used then",
+            hint="The new device was removed. Run the task again: it then uses the other device",
         )
 
 

@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 # The target of a hotplug script has no separate options.
 _SAY_RAW = {"target": "write file:raw:/PATH"}
 _SAY_OVERLAP = {
-    "backing": "say overlap=true if two writers are intended",
-    "backing_file": "say overlap=true if two writers are intended",
+    "backing": "set overlap=true if two writers are intended",
+    "backing_file": "set overlap=true if two writers are intended",
     "target": "use a recipe (module xl_disk) with shared=true if two writers are intended",
 }
-_OTHERWISE = "say overlap: true of the file if two writers are intended"
+_OTHERWISE = "set overlap: true of the file if two writers are intended"
 # Seconds to wait for a device with autoclear to be detached.
 _GOING = 5
 
@@ -120,7 +120,7 @@ def _check_format(backing: Backing, area: Area, option: str) -> None:
             backing.path,
             f"is an image of the format {found}, not a raw disk image. "
             f"Convert it {image_format.way_out(found)}, or "
-            f"{_SAY_RAW.get(option, 'say format=raw')} if a guest wrote these bytes to its own disk",
+            f"{_SAY_RAW.get(option, 'set format=raw')} if a guest wrote these bytes to its own disk",
         )
 
 

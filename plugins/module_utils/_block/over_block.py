@@ -42,8 +42,8 @@ def refuse_used(backing: Backing, option: str) -> None:
     raise DeviceBusy(
         f"this host itself uses the device: {users}",
         device=backing.path,
-        hint=f"End that use, give the upper device, or say read_only: true; "
-        f"or overlap: true of {option} if two writers are intended",
+        hint=f"End that use, give the device above it, or set read_only: true; "
+        f"or set overlap: true of {option} if two writers are intended",
     )
 
 

@@ -30,7 +30,7 @@ def open_partition(diskseq: int, number: int, writable: bool = False) -> device.
             raise DeviceGone(
                 f"{disk.path} has no partition {number}",
                 device=f"diskseq:{diskseq}-part{number}",
-                hint="Loop devices need partitions=true to have their partitions read",
+                hint="A loop device has partitions only with partitions=true",
             )
         # The disk is held. So if the partition found under this number has the same diskseq, it belongs to
         # this disk.

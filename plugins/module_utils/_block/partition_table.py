@@ -249,7 +249,7 @@ def _problem(entry: Entry, size: int, least: int) -> str | None:
     if not entry.size:
         return "it is empty: it ends before it begins"
     if entry.end > size:
-        return f"it ends at byte {entry.end}, behind the end of the disk, which has {size}"
+        return f"it ends at byte {entry.end}, beyond the end of the disk, which has {size} bytes"
     if entry.start < least:
         return f"it begins at byte {entry.start}, inside the partition table"
     return None

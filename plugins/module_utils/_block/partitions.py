@@ -156,7 +156,7 @@ def refuse_used(device: _device.Device, parts: Iterable[Known]) -> None:
 def _in_the_way(device: _device.Device, part: Known, names: list[str]) -> DeviceBusy:
     users = ", ".join(names) if names else "a program that has it open"
     return DeviceBusy(
-        f"its partition table has changed, and the kernel cannot give up partition {part.number} "
+        f"its partition table has changed, and the kernel cannot remove partition {part.number} "
         f"({part.name}), which is in use by {users}",
         device=device.path,
         hint="End that use first, and run the task again",
@@ -183,7 +183,7 @@ def update(device: _device.Device, table: Table) -> bool:
     left = changes(known(device), table)
     if left.remove or left.add:
         raise KernelError(
-            "the kernel's partitions are not those of the table: another program changes them too",
+            "the kernel's partitions differ from the partition table: another program is changing them, too",
             device=device.path,
             hint="Run the task again when that program (such as parted or partx) has ended",
         )

@@ -67,8 +67,9 @@ def refuse(
                 continue
             if not _was_here(device, status, real, file):
                 warn(
-                    f"{path}: {device.path} (diskseq {device.id.diskseq}) has another file with this path, "
-                    "in another mount namespace or below a mount; it was left unchanged"
+                    f"{path}: {device.path} (diskseq {device.id.diskseq}) uses another file of the same "
+                    "path, which is in another mount namespace or hidden by a mount; the "
+                    "device was left unchanged"
                 )
                 continue
             raise _replaced(path, file, device)
@@ -92,9 +93,9 @@ def _replaced(path: str, file: tuple[int, int] | None, device: Device) -> WrongD
     what = "deleted" if file is None else "replaced by another one"
     return WrongDevice(
         f"the file was {what} while it was bound to {device.path} (diskseq {device.id.diskseq}), "
-        "which still has the old one",
+        "which still uses the old file",
         device=path,
-        hint=f"To remove that device, say diskseq={device.id.diskseq} and state=absent without backing_file",
+        hint=f"To remove that device, set diskseq={device.id.diskseq} and state=absent without backing_file",
     )
 
 

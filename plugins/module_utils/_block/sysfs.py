@@ -81,7 +81,7 @@ def diskseq_of(major: int, minor: int) -> int | None:
         text = _diskseq(base)
         if text is None:
             raise KernelError(
-                "sysfs shows no disk sequence number of it",
+                "sysfs shows no disk sequence number for it",
                 device=f"{base}/diskseq",
                 hint="Linux 5.15 or newer is needed",
             )

@@ -27,7 +27,7 @@ def read(path: str, most_bytes: int, hint: str) -> str:
     """
     place = trusted_path.weak_place(path)
     if place is not None:
-        raise _refused(path, f"somebody other than root can replace it, by {place}", hint)
+        raise _refused(path, f"somebody other than root can replace it, through {place}", hint)
     handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         there = os.fstat(handle)

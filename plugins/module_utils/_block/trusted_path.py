@@ -106,10 +106,10 @@ def check(
         return
     if place is None:
         return
-    text = f"a user other than root can redirect it to another file, by {place}"
+    text = f"a user other than root can redirect it to another file, through {place}"
     if must:
         raise InvalidValue(
-            option, path, f"{text}. Keep images where only root can write, or say trusted_path=false"
+            option, path, f"{text}. Keep images where only root can write, or set trusted_path=false"
         )
     warn(f"{option} {path}: {text}")
 

@@ -39,7 +39,7 @@ def lock(path: str) -> int:
     except BlockingIOError as error:
         os.close(fd)
         raise DeviceBusy(
-            "the service runs already",
+            "the service is already running",
             device=path,
             hint="Stop that one first, or give this one another --mount and --state",
         ) from error
@@ -88,7 +88,10 @@ def _need_fuse() -> None:
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
             raise NotSupported(
-                "FUSE is not there", device=_FUSE, errno=error.errno, hint="Load its module: modprobe fuse"
+                "FUSE is not available",
+                device=_FUSE,
+                errno=error.errno,
+                hint="Load its module: modprobe fuse",
             ) from error
         raise KernelError.from_oserror(error, f"open {_FUSE}", device=_FUSE) from error
 

@@ -27,7 +27,11 @@ _INSTALL = "Install the service with the role racefree.block.block_names"
 def need() -> None:
     """Raise NotSupported unless the service is mounted. Does not ask the service, which could block."""
     if mount_point.mounted(BY_DISKSEQ) != SOURCE:
-        raise NotSupported("the service of the names is not mounted here", device=BY_DISKSEQ, hint=_INSTALL)
+        raise NotSupported(
+            "the names by disk sequence number are not mounted here",
+            device=BY_DISKSEQ,
+            hint=_INSTALL,
+        )
 
 
 def name_of(device: Device) -> str:

@@ -140,7 +140,7 @@ class Devices:
             try:
                 device.prove()
             except BlockError as error:
-                error.message = f"while the command ran, the medium of {name} was exchanged: {error.message}"
+                error.message = f"while the command ran, the medium of {name} was replaced: {error.message}"
                 raise
 
     def let_go(self) -> None:

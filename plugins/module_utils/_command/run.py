@@ -87,8 +87,8 @@ def run(job: Job, seconds: float, on_started: Callable[[int], object] = lambda p
                 if process.poll() is None:
                     error = limit.exceeded(
                         f"{job.words[0]} to end",
-                        hint="It and all that it has started were ended; what it has written stays. "
-                        "Set a longer timeout if it needs more time",
+                        hint="The command and all processes that it started were ended; "
+                        "what it has written stays. Set a longer timeout if it needs more time",
                     )
                     _end_all(process, others, error)
                     out, err = out + _rest(process.stdout), err + _rest(process.stderr)
@@ -244,7 +244,7 @@ def _end_all(
             break
         limit.sleep(pause)
     if left and error is not None:
-        error.message += f"; still there, as they wait in the kernel: {', '.join(map(str, sorted(left)))}"
+        error.message += f"; processes that still wait in the kernel: {', '.join(map(str, sorted(left)))}"
 
 
 def _has_ended(pid: int) -> bool:

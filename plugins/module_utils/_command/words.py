@@ -58,7 +58,7 @@ class Words:
                     raise InvalidValue(
                         f"{option}[{index}]",
                         f"{{{name}}}",
-                        f"is of no device; {devices} has {', '.join(names) or 'none'}. "
+                        f"names no device; {devices} has {', '.join(names) or 'none'}. "
                         f"Write {{{{{name}}}}} for the text {{{name}}}",
                     )
         for name in names:
@@ -94,6 +94,8 @@ def check_text(value: object, option: str) -> str:
         os.fsencode(value)
     except UnicodeEncodeError as error:
         raise InvalidValue(
-            option, value, f"must be of characters that programs here can receive ({error.reason})"
+            option,
+            value,
+            f"must have only characters that programs on this host can receive ({error.reason})",
         ) from error
     return value

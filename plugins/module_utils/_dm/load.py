@@ -94,9 +94,9 @@ def load_new(control: Control, address: Address, table: Table) -> MappedStatus:
         control.clear(address)
         if limit.expired:
             raise DeviceBusy(
-                "the store of its snapshot is another snapshot's",
+                "the store of its snapshot belongs to another snapshot",
                 device=str(address),
-                hint="Remove that one first: a store belongs to one snapshot at a time",
+                hint="Remove the other snapshot first: a store belongs to one snapshot at a time",
             )
         limit.sleep(0.02)
 

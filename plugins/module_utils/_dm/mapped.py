@@ -183,7 +183,7 @@ def open_mapped(control: _control.Control, address: _control.Address) -> Mapped 
         if (again.major, again.minor) == (held.major, held.minor):
             return Mapped(device, held)
         device.close()
-    raise DeviceBusy("others keep making and removing it", device=str(address))
+    raise DeviceBusy("other processes keep making and removing it", device=str(address))
 
 
 def taken(control: _control.Control, name: str, uuid: str, own: _device.Device | None = None) -> DeviceBusy:

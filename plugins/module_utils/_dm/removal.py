@@ -85,7 +85,7 @@ def _check_unchanged(
     now = control.status(address)
     if (now.number, now.uuid) != (found.number, found.uuid) or now.has_live_table or now.has_inactive_table:
         raise WrongDevice(
-            f"it is another device by now, or has a table: number {now.number}, uuid {now.uuid or '(none)'}",
+            f"it is another device now, or has a table: number {now.number}, uuid {now.uuid or '(none)'}",
             device=found.name,
             hint="Another process uses this name; nothing was done",
         )
@@ -215,10 +215,13 @@ def _busy(device: _device.Device, status: _control.MappedStatus) -> DeviceBusy:
     except (OSError, KernelError):
         pass
     going = (
-        "It already goes with its last user, which state=present undoes. " if status.deferred_remove else ""
+        "It will already be removed when its last user closes it; state=present undoes that. "
+        if status.deferred_remove
+        else ""
     )
     return DeviceBusy(
         f"{status.name} is in use" + (f" by {', '.join(names)}" if names else " (open, or mounted)"),
         device=device.path,
-        hint=f"{going}End that use first, or say deferred=true to have it go with its last user",
+        hint=f"{going}End that use first, or set deferred=true to have it removed when its last user "
+        "closes it",
     )

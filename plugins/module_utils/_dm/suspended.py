@@ -58,7 +58,7 @@ def check(control: _control.Control, device: Device) -> None:
         raise DeviceBusy(
             "it has another table loaded, which would become live when it is resumed",
             device=status.name,
-            hint="Resume it with that table, or drop the table (dmsetup clear), first",
+            hint="First resume it with that table, or drop the table (dmsetup clear)",
         )
 
 
@@ -93,7 +93,7 @@ def suspend(control: _control.Control, device: Device, how: Suspend = PLAIN) -> 
             how.seconds,
             "the outstanding reads and writes to end",
             device=status.name,
-            hint="What they wait for is slow, suspended or out of space. Raise timeout, or say "
+            hint="What they wait for is slow, suspended or out of space. Raise timeout, or set "
             "noflush=true for a target that queues them",
         ):
             control.suspend(address, how.noflush, how.nolockfs)

@@ -147,7 +147,7 @@ class _Keys:
             raise InvalidValue(
                 "table",
                 text,
-                "is no key that the option keys has: it has "
+                "names no key of the option keys, which has "
                 + (", ".join(sorted(map(str, self.keys))) or "none"),
             )
         self.unused.discard(name)

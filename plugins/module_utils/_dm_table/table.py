@@ -155,7 +155,7 @@ class Table:
                 report.line(1, redact.target(self.targets[0]).line(), self.targets[0].TYPE).error(
                     "target",
                     self.targets[0].TYPE,
-                    f"{name}, as in the table that it replaces: this type cannot be exchanged for another",
+                    f"{name}, as in the table that it replaces: this type cannot be replaced by another",
                 )
         report.raise_if_any()
 
@@ -212,7 +212,7 @@ class _Resolve:
             if answer is None and isinstance(value, str) and parse_numbers(value):
                 answer = value
         if answer is None:
-            raise InvalidValue(slot.field, redact.shown(slot), "must be a device that is there")
+            raise InvalidValue(slot.field, redact.shown(slot), "must be a device that exists")
         try:
             return _resolved_text(answer, slot)
         except ValueError as error:

@@ -101,7 +101,7 @@ class Chain(contextlib.ExitStack):
                 raise WrongDevice(
                     "it was written to while it was read",
                     device=old.path,
-                    hint="Convert an image that nothing uses. Nothing was made of it",
+                    hint="Convert an image only while nothing writes to it. No image was made from it",
                 )
 
     def paths_shown(self, text: str) -> str:
@@ -139,7 +139,7 @@ class Chain(contextlib.ExitStack):
 
     def _backing_node(self, path: str, named: Named, above: str, depth: int) -> dict[str, Any]:
         if depth >= _DEEPEST:
-            raise wrong(above, f"stands on more than {_DEEPEST} other images")
+            raise wrong(above, f"belongs to a chain of more than {_DEEPEST} backing files")
         if named.format == _header.RAW:
             return {"driver": _header.RAW, "file": _file_node(self._open(path, _header.RAW).fd)}
         if named.format not in FORMATS:
@@ -155,7 +155,7 @@ class Chain(contextlib.ExitStack):
     def _open(self, path: str, form: str) -> _backing.Backing:
         file = self.enter_context(_backing.Backing(path, read_only=True, option="image"))
         if (file.device, file.inode) in self._seen:
-            raise wrong(path, "is named twice by one image, or stands on itself")
+            raise wrong(path, "is named twice by one image, or depends on itself")
         self._seen.add((file.device, file.inode))
         self.files.append((file, form))
         self.descriptors.append(file.fd)
@@ -186,7 +186,7 @@ def _not_allowed(header: Header, path: str) -> InvalidValue:
     return wrong(
         path,
         f"names another file of this host, {named.name} (its {_ROLES[named.role]}){rest}",
-        "Say backing=true if the image may read it; else give an image that is complete by itself",
+        "Set backing=true if the image may read it; otherwise give an image that is complete by itself",
     )
 
 
@@ -195,8 +195,8 @@ def _unknown_format(named: Named, path: str) -> InvalidValue:
     return wrong(
         path,
         f"names the backing file {named.name} {said}",
-        f"It must be {', '.join(FORMATS)} or raw. State it in the image: qemu-img rebase -u -F FORMAT "
-        "-b FILE IMAGE",
+        f"The format must be {', '.join(FORMATS)} or raw. State it in the image: qemu-img rebase -u -F "
+        "FORMAT -b FILE IMAGE",
     )
 
 
@@ -218,7 +218,7 @@ def _read(file: _backing.Backing, at: int, length: int) -> bytes:
         return os.pread(file.fd, length, at)
     except (OSError, OverflowError) as error:
         if isinstance(error, OverflowError):
-            raise wrong(file.path, f"names a place in itself that no file has, byte {at}") from error
+            raise wrong(file.path, f"refers to byte {at} of itself, which no file can have") from error
         raise KernelError.from_oserror(error, "read the image", device=file.path) from error
 
 

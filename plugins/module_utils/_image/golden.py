@@ -150,13 +150,13 @@ class New:
                 os.fsync(directory)
             except FileExistsError as error:
                 raise DeviceBusy(
-                    "it was made by somebody else meanwhile",
+                    "another process made it meanwhile",
                     device=self.path,
                     errno=errno.EEXIST,
                     hint="Nothing was replaced. Run the task again",
                 ) from error
             except OSError as error:
-                raise KernelError.from_oserror(error, "name the image", device=self.path) from error
+                raise KernelError.from_oserror(error, "give the image its name", device=self.path) from error
 
     def close(self) -> None:
         """Close it, and remove it unless it has its own name."""

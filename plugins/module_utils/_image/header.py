@@ -62,7 +62,9 @@ def checked_size(size: int, path: str) -> int:
     """The size in bytes, unchanged. InvalidValue unless it is at least one sector, and whole sectors."""
     if not 0 < size <= _MOST_BYTES or size % SECTOR:
         raise wrong(
-            path, f"says that its disk has {size} bytes, which must be whole sectors of {SECTOR} bytes"
+            path,
+            f"says that its disk has {size} bytes, and must have a multiple of {SECTOR}, "
+            "more than 0 and less than 2^63",
         )
     return size
 
@@ -74,7 +76,7 @@ def text_of(data: bytes, path: str, what: str) -> str:
     except UnicodeDecodeError:
         text = ""
     if not text or not text.isprintable():
-        raise wrong(path, f"names {what} in characters that are no file's name")
+        raise wrong(path, f"has a name for {what} that is empty or not printable UTF-8")
     return text
 
 

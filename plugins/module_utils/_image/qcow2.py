@@ -92,7 +92,9 @@ def _extensions(start: bytes, at: int, path: str) -> dict[int, bytes]:
 
 def _backing(start: bytes, at: int, length: int, said: bytes | None, path: str) -> Named:
     if not 0 < length <= _LONGEST_NAME:
-        raise wrong(path, f"names a backing file with {length} bytes, and a name has 1 to {_LONGEST_NAME}")
+        raise wrong(
+            path, f"names its backing file with {length} bytes; the name must have 1 to {_LONGEST_NAME}"
+        )
     name = _header.need(start[at : at + length], length, path, "the name of its backing file")
     text = _header.text_of(name, path, "its backing file")
     return Named("backing", text, "" if said is None else _header.text_of(said, path, "a format"))

@@ -65,7 +65,7 @@ def program() -> str:
     found = shutil.which(_NAME, path=_PATH)
     if found is None:
         raise NotSupported(
-            f"{_NAME} is not installed, which converts images",
+            f"{_NAME}, which converts images, is not installed",
             device=_NAME,
             errno=errno.ENOENT,
             hint="Install it (Debian's package is qemu-utils)",
@@ -81,7 +81,7 @@ def virtual_size(chain: Chain, limits: Limits) -> int:
     try:
         return int(json.loads(out)["virtual-size"])
     except (ValueError, KeyError, TypeError) as error:
-        raise BlockError(f"{_NAME} info printed what is not understood ({error})") from error
+        raise BlockError(f"the output of {_NAME} info cannot be understood ({error})") from error
 
 
 def convert(
@@ -218,13 +218,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _failed(word: str, status: int, chain: Chain, output: bytes) -> KernelError:
     text = chain.paths_shown(output.decode(errors="replace")).strip().replace(f"{_NAME}: ", "")
     text = "; ".join(line.strip() for line in text.splitlines() if line.strip())[-1000:]
-    number, hint = None, "Look at the image (qemu-img check). Nothing was made of it"
+    number, hint = None, "Look at the image (qemu-img check). No image was made from it"
     if "No space left on device" in text:
         number, hint = errno.ENOSPC, "Make room there, and try again. What it had written is removed"
     elif any(word in text for word in _NO_MEMORY):
-        number, hint = errno.ENOMEM, "Set a larger memory. What it had written is removed"
+        number, hint = errno.ENOMEM, "Raise the option memory. What it had written is removed"
     elif status < 0:
-        text = f"it was ended by {signal.Signals(-status).name}" + (f": {text}" if text else "")
+        text = f"it was killed by {signal.Signals(-status).name}" + (f": {text}" if text else "")
     return KernelError(
         f"{_NAME} {word} failed: {text or f'status {status}'}",
         device=chain.files[0][0].path,

@@ -56,7 +56,7 @@ def parse_extent(read: Reader, path: str) -> Header:
     """The Header of a file that is a SPARSE extent of an image."""
     start = read(0, _FIXED.size)
     if not start.startswith(_MAGIC):
-        raise wrong(path, "is named as a sparse part of a VMDK image, and is none")
+        raise wrong(path, "the VMDK image names it as a sparse extent, but it is not one")
     return _of_sparse(start, read, path)._replace(named=())
 
 
@@ -98,7 +98,7 @@ def _of_text(data: bytes, path: str) -> Header:
         text = data.rstrip(b"\0").decode("utf-8")
     except UnicodeDecodeError as error:
         raise wrong(
-            path, f"is not a VMDK image, or its descriptor is no UTF-8 text ({error.reason})"
+            path, f"is not a VMDK image, or its descriptor is not UTF-8 text ({error.reason})"
         ) from error
     extents: list[Named] = []
     ids: dict[str, str] = {}
@@ -134,4 +134,4 @@ def _why(line: str, number: int) -> str:
     if found is None:
         return f"has a descriptor whose line {number} is not understood"
     kind = " ".join(found.groups())
-    return f"has an extent of the kind {kind} in line {number}, which is not converted"
+    return f"has an extent of the kind {kind} in line {number}, which is not supported"

@@ -104,8 +104,8 @@ class TablePlan:
             raise DeviceBusy(
                 f"the table would shrink it from {sectors} to {left} sectors while it is in use",
                 device=self.name,
-                hint="End that use first, or say allow_shrink=true if nobody needs "
-                "what is behind the new end",
+                hint="End that use first, or set allow_shrink=true if nobody needs "
+                "what is beyond the new end",
             )
 
     def _is_in_use(self) -> bool:

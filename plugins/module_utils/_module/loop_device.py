@@ -425,7 +425,7 @@ class LoopItem(Item):
                 known(self.device),
                 now["size"],
                 wanted["size"],
-                "say allow_shrink=true if nobody needs what was behind the new end",
+                "set allow_shrink=true if nobody needs what was beyond the new end",
             )
 
     def _check_new(self) -> None:

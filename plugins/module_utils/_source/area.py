@@ -38,7 +38,7 @@ def of_source(source: FileSource, backing: Backing, option: str = "source") -> F
         numbers = ", ".join(str(entry.number) for entry in table.entries)
         has = f"has the partitions {numbers}" if numbers else "has no partition table (GPT or MBR)"
         hint = (
-            "For a disk with sectors of 4096 bytes, say sector_size: 4096 too"
+            "For a disk with sectors of 4096 bytes, also set sector_size: 4096"
             if table.format is None
             else None
         )

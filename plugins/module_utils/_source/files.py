@@ -59,7 +59,7 @@ def backing_of(
         backing.close()
         raise WrongDevice(
             f"it was changed at {_time_of(backing.mtime_ns)}, "
-            f"and must be as it was at {_time_of(source.mtime_ns)}",
+            f"but must be unchanged since {_time_of(source.mtime_ns)}",
             device=source.file,
             hint="A snapshot's store over a changed image shows a mixture of both. Restore the image. "
             "If only its time differs, the role guest_disks detects that by its checksum",

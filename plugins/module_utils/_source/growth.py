@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     Guard = Callable[[dict[Number, list[Line]], dict[Number, int]], None]
 
 _AWAY = (
-    "A disk in use is never made smaller, because its guest would lose what is behind the new end. To do "
+    "A disk in use is never made smaller, because its guest would lose what is beyond the new end. To do "
     "that on purpose, shrink the file system in the guest, detach the disk, and attach it with the smaller "
     "size"
 )
@@ -140,7 +140,7 @@ class Growth:
             step = self._steps[0]
             step.run()
             self._steps.pop(0)
-            self.grown.append(f"{step.name} has {step.after} bytes, and keeps them")
+            self.grown.append(f"{step.name} was enlarged to {step.after} bytes")
 
     def _of(self, source: Source, device: Device, least: int = 0) -> int | None:
         """The bytes that the device will have; None if it is not the device of the source."""

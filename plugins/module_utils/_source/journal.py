@@ -330,7 +330,7 @@ def _read(name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _no_list(path, str(error)) from error
     if not _is_list(plain):
-        raise _no_list(path, "its content is of another form")
+        raise _no_list(path, "its content does not have the expected form")
     return plain
 
 

@@ -263,7 +263,7 @@ def _partition_of_file(value: dict[str, Any], option: str) -> int | None:
     for key in ("offset", "size"):
         if value.get(key):
             raise InvalidValue(
-                f"{option}.{key}", value[key], "must be left out beside partition, which says what is meant"
+                f"{option}.{key}", value[key], "must be left out if partition is set, which determines it"
             )
     return _partition(number, f"{option}.partition")
 

@@ -108,7 +108,7 @@ class Pool:
     def _held(self) -> Device:
         """The pool's device; DeviceGone if it does not exist."""
         if self.device is None:
-            raise DeviceGone("the pool is not there", device=str(self._source))
+            raise DeviceGone("the pool does not exist", device=str(self._source))
         return self.device
 
     @property

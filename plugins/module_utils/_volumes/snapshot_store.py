@@ -79,7 +79,7 @@ def look(path: str, is_raw: bool = False) -> Image:
                 "image",
                 path,
                 f"is an image of the format {found}, not a raw disk image. "
-                f"Convert it {image_format.way_out(found)}, or say format=raw if it is a raw disk after all",
+                f"Convert it {image_format.way_out(found)}, or set format=raw if it is a raw disk after all",
             )
         return Image(path, backing.size, backing.mtime_ns)
 

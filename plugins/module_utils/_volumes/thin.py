@@ -84,7 +84,7 @@ def parse_volumes(rows: Iterable[dict[str, Any]], option: str = "volumes") -> li
             if not present:
                 raise InvalidValue(f"{where}.snapshot_of", origin, "must not be set with state=absent")
             if origin == number:
-                raise InvalidValue(f"{where}.snapshot_of", origin, "must be another volume than itself")
+                raise InvalidValue(f"{where}.snapshot_of", origin, "must not be the volume itself")
         volumes.append(Volume(number, present, origin, where))
     return volumes
 

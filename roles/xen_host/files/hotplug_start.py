@@ -61,7 +61,7 @@ class Codes:
 
 
 def main():
-    # The interpreter starts without site packages, in a third of the time. cffi is searched for in
+    # The interpreter starts without site packages, which is faster. cffi is searched for in
     # Debian's directory and in the library.
     sys.path.insert(0, HERE.rpartition("/")[0])
     sys.path.append("/usr/lib/python3/dist-packages")

@@ -33,7 +33,8 @@ _NO_CGROUP_BPF = (
     "13 have them"
 )
 _REFUSED = (
-    "Root may not either: look at security modules, at kernel lockdown, and at whether this is a container"
+    "The kernel refuses this even to root: check security modules, kernel lockdown, and whether this is a "
+    "container"
 )
 
 
@@ -262,11 +263,11 @@ def _translated() -> Iterator[None]:
 def _refuse(error: OSError) -> NoReturn:
     if error.errno in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
         raise NotSupported(
-            "this kernel has no BPF programs for control groups, by which devices are sealed",
+            "this kernel has no BPF programs for control groups, which seals need",
             errno=error.errno,
             hint=_NO_CGROUP_BPF,
         ) from error
     hint = _REFUSED if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() == 0 else None
     raise KernelError.from_oserror(
-        error, "have the kernel ask a BPF program", device=place.DIRECTORY, hint=hint
+        error, "use BPF to seal devices", device=place.DIRECTORY, hint=hint
     ) from error

@@ -95,12 +95,12 @@ def _hand_over(process: subprocess.Popen[bytes], given: bytes) -> None:
     heard = b""
     while not heard.startswith(keeper.READY):
         if not select.select([process.stdout], [], [], limit.left())[0]:
-            raise limit.exceeded("the keeper of the seals to begin")
+            raise limit.exceeded("the keeper of the seals to start")
         part = os.read(process.stdout.fileno(), 65536)
         if not part:
             said = heard.decode("utf-8", "replace").strip().splitlines()
             raise KernelError(
-                f"the keeper of the seals ended at once: {said[-1] if said else 'it said nothing'}"
+                f"the keeper of the seals exited at once: {said[-1] if said else 'without a message'}"
             )
         heard += part
 

@@ -34,10 +34,10 @@ def check() -> None:
     cgroup_root()
     if "bpf" not in _mounted_at(BPF_FS):
         raise NotSupported(
-            "no file system of type bpf is mounted there, in which seals are kept",
+            "the file system of type bpf, which keeps the seals, is not mounted there",
             device=BPF_FS,
-            hint=f"Mount it: mount -t bpf bpf {BPF_FS}. A kernel without CONFIG_BPF_SYSCALL has none, and no "
-            "seals",
+            hint=f"Mount it: mount -t bpf bpf {BPF_FS}. A kernel without CONFIG_BPF_SYSCALL has no "
+            "such file system, and cannot seal devices",
         )
 
 
@@ -48,7 +48,7 @@ def cgroup_root() -> str:
         if kind == "cgroup2" and root == "/" and _mounted_at(place)[-1:] == ["cgroup2"]:
             return place
     raise NotSupported(
-        "control groups of version 2 are not mounted, by which devices are sealed",
+        "control groups of version 2, which seals need, are not mounted",
         hint="Mount them: mount -t cgroup2 cgroup2 /sys/fs/cgroup, or start systemd with them "
         "(systemd.unified_cgroup_hierarchy=1)",
     )

@@ -35,9 +35,9 @@ UNFINISHED_SYNC = Stop(
     "raid",
     (6, 13),
     "The word `sync` with raid4, raid5 or raid6 and without metadata devices.",
-    "never lets the device go while it synchronizes",
+    "cannot suspend or remove the device while it synchronizes",
     "Whoever suspends or removes the device before its first synchronization has ended stays in state D, in "
-    "`raid5_quiesce`, and so does who asks for the device later.",
+    "`raid5_quiesce`, and so does every process that asks for the device later.",
 )
 
 STOPS = (SMALL_DISCARDS, UNFINISHED_SYNC)

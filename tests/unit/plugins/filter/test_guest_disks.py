@@ -127,7 +127,7 @@ def test_only_the_described_disk_is_removed():
         (one(file="/a", state="gone"), "present or absent"),
         (one(file="/a", fil="/b"), "no such option"),
         (one(file="/a", size="big"), "bytes"),
-        (one(file="/a", size="513"), "whole sectors"),
+        (one(file="/a", size="513"), "multiple of 512 bytes"),
         (one(file="/a", size=0), "bytes"),
         (one(file="/a", size=True), "bytes"),
         (one(file="/a") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a"}]}], "a file of its own"),

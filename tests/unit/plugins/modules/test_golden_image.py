@@ -205,7 +205,7 @@ WRONG = {
     "a directory that is missing": ({"path": "/no/such/golden.raw"}, "must be in a directory that exists"),
     "the record's name": ({"path": "/srv/x.source"}, "does not end with .source"),
     "too little memory": ({"memory": "64M"}, "must be from 128M to 64T"),
-    "no memory size": ({"memory": "much"}, "must be bytes, or a number with K, M, G or T"),
+    "no memory size": ({"memory": "much"}, "must be a number of bytes, or a number with K, M, G or T"),
     "no time": ({"timeout": 0}, "must be seconds from 1"),
 }
 
@@ -230,7 +230,7 @@ def test_the_image_is_its_own_golden_image(place):
 def test_without_qemu_img(place, monkeypatch):
     converted(place, "image.qcow2", "qcow2")
     monkeypatch.setattr(qemu_img, "_PATH", "/nonexistent")
-    refused(place, "qemu-img is not installed", "qemu-utils", **arguments(place))
+    refused(place, "which converts images, is not installed", "qemu-utils", **arguments(place))
 
 
 @pytest.mark.parametrize("form", ["qcow2", "vmdk"])
@@ -293,7 +293,7 @@ BAD_BACKING = {
     "a description": ('json:{"driver":"raw"}', "raw", "which is not a file's path"),
     "a device": ("/dev/null", "raw", "is a character device, and must be a regular file"),
     "a missing file": ("no-such.raw", "raw", "does not exist"),
-    "itself": ("image.qcow2", "qcow2", "is named twice by one image, or stands on itself"),
+    "itself": ("image.qcow2", "qcow2", "is named twice by one image, or depends on itself"),
     "another format": ("disk.raw", "qcow2", "is not an image of the format qcow2"),
 }
 
@@ -319,7 +319,8 @@ def test_a_chain_that_is_too_long(place):
             "create", "-f", "qcow2", "-u", "-b", above, "-F", form, str(place / f"{number}.qcow2"), str(SIZE)
         )
         above = f"{number}.qcow2"
-    refused(place, "stands on more than 32", **arguments(place, image=str(place / above), backing=True))
+    wanted = arguments(place, image=str(place / above), backing=True)
+    refused(place, "belongs to a chain of more than 32 backing files", **wanted)
 
 
 def test_qemu_img_opens_only_what_was_checked(place, tmp_path):
@@ -497,7 +498,7 @@ def test_somebody_else_makes_the_file_meanwhile(place, monkeypatch):
 
     monkeypatch.setattr(qemu_img, "convert", raced)
     done = run(**arguments(place))
-    assert "made by somebody else meanwhile" in done["msg"]
+    assert "another process made it meanwhile" in done["msg"]
     assert (place / "golden.raw").read_bytes() == b"precious"
 
 

@@ -404,7 +404,7 @@ def test_wrong_values(name, place, guest, monkeypatch):
     [
         ("none", "does not exist"),
         ("dangling", "is a symbolic link to PLACE/none, which does not exist"),
-        ("disk/below", "cannot be a file: Not a directory"),
+        ("disk/below", "cannot be the path of a file: Not a directory"),
         ("n" * 300, "File name too long"),
         ("circle", "Too many levels of symbolic links"),
         ("directory", "is a directory, and must be a regular file"),

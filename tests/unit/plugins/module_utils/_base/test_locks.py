@@ -254,7 +254,7 @@ def test_many_at_once(child):
 def test_a_removed_lock_file_is_recreated_by_a_process_without_locks(child):
     with _locks.held([A]):
         os.unlink(f"{_locks.DIRECTORY}/bytes")
-        with pytest.raises(WrongDevice, match="removed or exchanged"):
+        with pytest.raises(WrongDevice, match="removed or replaced"):
             _locks.held([B])
     with _locks.held([A, B]):
         assert child(lambda say: say(str(_locks.Locks().try_take(A)))).hear() == "False"
@@ -287,7 +287,7 @@ def test_no_other_code_opens_the_lock_file_by_any_path(child, tmp_path, monkeypa
         os.link(f"{_locks.DIRECTORY}/bytes", tmp_path / "image.raw")
         os.symlink(f"{_locks.DIRECTORY}/bytes", tmp_path / "link.raw")
         for path in (f"{_locks.DIRECTORY}/bytes", tmp_path / "image.raw", tmp_path / "link.raw"):
-            with pytest.raises(InvalidValue, match="locks"):
+            with pytest.raises(InvalidValue, match="lock file"):
                 backing.Backing(str(path), read_only=True)
         assert child(lambda say: say(str(_locks.Locks().try_take(A)))).hear() == "False"
 

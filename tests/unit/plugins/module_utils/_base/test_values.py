@@ -55,7 +55,7 @@ def test_sizes(text, size):
     ],
 )
 def test_invalid_sizes_are_refused(text):
-    with pytest.raises(InvalidValue, match="must be (bytes|whole sectors)"):
+    with pytest.raises(InvalidValue, match="must be a (number of bytes|multiple of 512 bytes)"):
         values.bytes_of(text)
 
 
@@ -65,7 +65,7 @@ def test_offsets_and_sizes_that_may_be_0():
     assert values.bytes_or_0("1MiB", "offset") == 1 << 20 and values.bytes_or_0(511, "offset") == 511
     assert values.bytes_or_0(2**63 - 1, "size") == 2**63 - 1
     for value in (-1, "1.5G", "G", True, None, "9" * 20, "1P"):
-        with pytest.raises(InvalidValue, match="offset.*must be bytes, or a number with K, M, G or T"):
+        with pytest.raises(InvalidValue, match="offset.*must be a number of bytes, or .* with K, M, G or T"):
             values.bytes_or_0(value, "offset")
 
 

@@ -155,8 +155,8 @@ def test_direct_io_is_never_dropped_silently(place, monkeypatch):
         (SIZE, {"offset": 512, "size": SIZE}, "size", "inside the file"),
         (SIZE, {"size": 2**64}, "size", "inside the file"),
         (0, {}, "backing_file", "empty"),
-        (1000, {}, "backing_file", "say size=512"),
-        (SIZE, {"offset": 512, "sector_size": 4096}, "backing_file", "say size=61440"),
+        (1000, {}, "backing_file", "set size=512"),
+        (SIZE, {"offset": 512, "sector_size": 4096}, "backing_file", "set size=61440"),
     ],
 )
 def test_geometry(place, size, options, option, words):

@@ -40,11 +40,11 @@ def hidden(path, requests):
     [
         (
             "/sys/block",
-            "/sys/block: sysfs tells here what devices there are, and something else is mounted over it",
+            "/sys/block: something else is mounted over sysfs, which lists the devices",
         ),
-        ("/sys/dev/block", "/sys/dev/block: sysfs tells here"),
-        ("/sys/dev", "/sys/dev/block: sysfs is not there"),
-        ("/sys", "/sys/dev/block: sysfs is not there"),
+        ("/sys/dev/block", "/sys/dev/block: something else is mounted over sysfs"),
+        ("/sys/dev", "/sys/dev/block: sysfs, which lists the devices, is not mounted"),
+        ("/sys", "/sys/dev/block: sysfs, which lists the devices, is not mounted"),
     ],
 )
 def test_a_part_of_sysfs_is_hidden(place, path, words):

@@ -401,4 +401,4 @@ def test_without_sysfs_no_device_counts_as_gone(disk):
                 told.append(error.message)
         return set(told)
 
-    assert own_dev.run(look) == {"sysfs is not there, which tells what devices there are"}
+    assert own_dev.run(look) == {"sysfs, which lists the devices, is not mounted"}

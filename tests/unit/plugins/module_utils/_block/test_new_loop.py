@@ -312,9 +312,8 @@ def test_a_path_that_others_can_redirect(place):
     os.chmod(place + "/open", 0o777)
     path = loopdevices.image(place + "/open", "disk")
     for check in (True, False):
-        assert (
-            f"by the directory {place}/open," in run(check=check, backing_file=path, trusted_path=True)["msg"]
-        )
+        message = run(check=check, backing_file=path, trusted_path=True)["msg"]
+        assert f"through the directory {place}/open," in message
     assert run(backing_file=path)["changed"]
     run(backing_file=path, state="absent")
 
@@ -327,12 +326,12 @@ def test_a_truncated_file(place):
         result = run(check=check, backing_file=path)
         assert (
             result["error"]["kind"] == "DeviceBusy"
-            and "65536 bytes, and 4096 are left" in result["msg"]
+            and "65536 bytes, but only 4096 are left in the file" in result["msg"]
             and "allow_shrink" in result["error"]["hint"]
         )
     with _device.open_path(made["path"]) as device, resources.Resources() as host:
         assert device.size == SIZE
-        with pytest.raises(DeviceBusy, match="4096 are left"):
+        with pytest.raises(DeviceBusy, match="4096 are left in the file"):
             opener.Opener(host).open(spec.parse(f"file:{path}"))
         assert run(backing_file=path, allow_shrink=True)["changed"] and device.size == 4096
     assert not run(backing_file=path)["changed"]

@@ -120,7 +120,7 @@ def test_two_writers_are_refused(lower):
     with upper(lower, offset=MIB, size=MIB) as made:
         source = with_diskseq(lower["diskseq"])
         words = f"{made['path']} (diskseq {made['diskseq']}) writes the same part of the device"
-        refused(words, "say overlap=true", backing=source)
+        refused(words, "set overlap=true", backing=source)
         refused(words, backing=source, offset=MIB + 512, size=4096)
         with upper(lower, offset=2 * MIB), upper(lower, size=MIB), upper(lower, read_only=True):
             pass

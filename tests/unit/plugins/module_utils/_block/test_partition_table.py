@@ -137,8 +137,8 @@ def test_partitions_that_must_not_be_used():
     assert found == {
         1: "it overlaps partition 2",
         2: "it overlaps partition 1",
-        3: f"it ends at byte {SIZE + 512}, behind the end of the disk, which has {SIZE}",
-        4: f"it ends at byte {2**64 * 512}, behind the end of the disk, which has {SIZE}",
+        3: f"it ends at byte {SIZE + 512}, beyond the end of the disk, which has {SIZE} bytes",
+        4: f"it ends at byte {2**64 * 512}, beyond the end of the disk, which has {SIZE} bytes",
         5: "it is empty: it ends before it begins",
         6: "it is empty: it ends before it begins",
         7: "it begins at byte 512, inside the partition table",

@@ -136,7 +136,7 @@ def test_hostile_entries_make_no_partitions(present):
     done = present.run()
     problems = {row["number"]: row["problem"] for row in done["device"]["partition_list"] if row["problem"]}
     assert sorted(problems) == [1, 2, 3, 4, 5]
-    for number, words in ((1, "overlaps"), (2, "overlaps"), (3, "behind the end"), (5, "empty")):
+    for number, words in ((1, "overlaps"), (2, "overlaps"), (3, "beyond the end"), (5, "empty")):
         assert words in problems[number]
     assert not present.run()["changed"]
 

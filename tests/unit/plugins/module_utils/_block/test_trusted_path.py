@@ -128,7 +128,7 @@ def test_the_message(place):
         opener.Opener(host).open(source)
         assert len(host.warnings) == 1 and f"{place}/guests," in host.warnings[0]
         with pytest.raises(
-            InvalidValue, match="redirect it to another file, by the directory .*trusted_path=false"
+            InvalidValue, match="redirect it to another file, through the directory .*trusted_path=false"
         ):
             lookup.find(source._replace(trusted_path=True), host)
 

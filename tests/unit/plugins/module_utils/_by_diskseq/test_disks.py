@@ -105,5 +105,5 @@ def test_without_sysfs_no_disk_counts_as_missing(monkeypatch: pytest.MonkeyPatch
     from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
 
     monkeypatch.setattr(gone, "_SYSFS_BLOCK", (str(tmp_path),))
-    with pytest.raises(KernelError, match="mounted over it"):
+    with pytest.raises(KernelError, match="mounted over sysfs"):
         Disks().find(1)

@@ -24,7 +24,7 @@ from ansible_collections.racefree.block.plugins.module_utils._by_diskseq import 
 def test_one_service_per_mount_point(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     held = mount_point.lock(path)
-    with pytest.raises(DeviceBusy, match="runs already.*Stop that one"):
+    with pytest.raises(DeviceBusy, match="is already running.*Stop that one"):
         mount_point.lock(path)
     os.close(held)
     os.close(mount_point.lock(path))
@@ -38,7 +38,7 @@ def test_the_mounted_file_system_is_found() -> None:
 
 def test_another_file_system_is_left_mounted() -> None:
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("FUSE is not there")
+        pytest.skip("FUSE is not available")
     before = mount_point.mounted("/proc")
     with pytest.raises(WrongDevice, match="something else is mounted here.*umount /proc"):
         mount_point.prepare("/proc", "racefree-by-diskseq")
@@ -60,7 +60,7 @@ def test_an_error_if_fuse_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_stale_links_below_the_mount_point_are_removed(tmp_path: Path) -> None:
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("FUSE is not there")
+        pytest.skip("FUSE is not available")
     place = tmp_path / "by-diskseq"
     place.mkdir()
     for name in ("1", "2-part1"):

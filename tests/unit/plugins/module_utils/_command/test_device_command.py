@@ -187,7 +187,7 @@ def test_without_the_service_of_names(disk):
     assert "or choose the style descriptor" in message
     message = refused(["mount", "{disk}", "/mnt"], devices, "mount resolves links first")
     assert "choose the style" not in message
-    message = refused(["dd", "of={disk}"], devices, "is not mounted here", path_style="by_diskseq")
+    message = refused(["dd", "of={disk}"], devices, "are not mounted here", path_style="by_diskseq")
     assert "dd" not in message
 
 
@@ -244,7 +244,7 @@ def test_a_device_that_gets_another_file_while_the_command_runs(place):
         argv = ["python3", "-c", program, "{disk}"]
         result = run(argv, {"disk": f"path:/dev/loop{number}"}, path_style="descriptor")
         assert result["rc"] == 0 and result["failed"]
-        assert "while the command ran, the medium of disk was exchanged" in result["msg"]
+        assert "while the command ran, the medium of disk was replaced" in result["msg"]
     finally:
         os.close(fd)
 

@@ -98,7 +98,7 @@ def test_exit_codes_and_messages(disk, tmp_path):
         (("diskseq:0", "--", "dd", "{1}"), 125, "SOURCE 1 0: must be a disk sequence number"),
         ((f"diskseq:{2**63}", "--", "dd", "{1}"), 125, "no disk has the disk sequence number"),
         ((source, "--", "dd"), 125, "SOURCE.1 (not shown): is not used"),
-        ((source, "--", "dd", "{1}{2}"), 125, "COMMAND[1] {2}: is of no device; SOURCE has 1"),
+        ((source, "--", "dd", "{1}{2}"), 125, "COMMAND[1] {2}: names no device; SOURCE has 1"),
         ((source,), 125, "racefree-open --help"),
     ):
         found, out, err = call(*arguments)

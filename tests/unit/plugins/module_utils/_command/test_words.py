@@ -57,13 +57,13 @@ def test_numbers_are_placeholders_of_the_program_only():
         (
             ["t", "{dsik}", "{disk}"],
             ["disk"],
-            "argv[1] {dsik}: is of no device; devices has disk. Write {{dsik}}",
+            "argv[1] {dsik}: names no device; devices has disk. Write {{dsik}}",
         ),
         (["t", "x"], ["disk"], "devices.disk (not shown): is not used: no word of argv has {disk}"),
         (["t", "{{disk}}"], ["disk"], "is not used"),
         (["t", "${disk}"], ["disk"], "is not used"),
         (["t", "a\0b", "{disk}"], ["disk"], "argv[1]"),
-        (["t", "\ud800", "{disk}"], ["disk"], "must be of characters"),
+        (["t", "\ud800", "{disk}"], ["disk"], "must have only characters"),
         (["t", 5, "{disk}"], ["disk"], "argv[1] 5: must be text"),
     ],
 )

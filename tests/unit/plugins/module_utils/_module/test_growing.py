@@ -243,9 +243,9 @@ def test_a_part_that_another_guest_uses(store, attach):
     "options, words",
     [
         ({"size": "512K"}, [f"must be {MIB} or more", "never made smaller"]),
-        ({"size": "12X"}, ["must be bytes, or a number with K, M, G or T"]),
-        ({"size": "1000"}, ["must be whole sectors of 512 bytes"]),
-        ({"size": "0"}, ["must be bytes"]),
+        ({"size": "12X"}, ["must be a number of bytes, or a number with K, M, G or T"]),
+        ({"size": "1000"}, ["must be a multiple of 512 bytes"]),
+        ({"size": "0"}, ["must be a number of bytes"]),
         ({"size": "2M", "mode": "r"}, ["is possible only with mode=w"]),
         ({"size": "2M", "state": "detached"}, ["must be left out with state=detached"]),
         ({"size": "2M", "source": {"diskseq": 1}}, ["only for a source with file", "lvextend"]),

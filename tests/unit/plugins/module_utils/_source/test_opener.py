@@ -433,7 +433,7 @@ def test_a_file_that_has_changed(tmp_path):
     for word in (
         str(path),
         "changed at 2017-07-14 02:40:00.123456788 UTC",
-        "as it was at 2017-07-14 02:40:00.123456789 UTC",
+        "but must be unchanged since 2017-07-14 02:40:00.123456789 UTC",
     ):
         assert word in str(caught.value)
     assert files.backing_of(source._replace(mtime_ns=None)).size == 512

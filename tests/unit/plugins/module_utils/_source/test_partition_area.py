@@ -94,8 +94,8 @@ def test_in_recipes_and_targets(path):
 @pytest.mark.parametrize(
     "more, words",
     [
-        ({"offset": 512}, "source.offset 512: must be left out beside partition"),
-        ({"size": "1M"}, "source.size 1M: must be left out beside partition"),
+        ({"offset": 512}, "source.offset 512: must be left out if partition is set"),
+        ({"size": "1M"}, "source.size 1M: must be left out if partition is set"),
         ({"partition": 0}, "a whole number from 1 to 255"),
         ({"partition": 256}, "a whole number from 1 to 255"),
         ({"partition": "two"}, "a whole number from 1 to 255"),
@@ -128,8 +128,8 @@ def test_what_is_not_in_the_table_is_refused(path):
 @pytest.mark.parametrize(
     "parts, words",
     [
-        ({2: (4096, 2**40)}, "behind the end of the disk"),
-        ({2: (4096, 8192)}, "behind the end of the disk"),
+        ({2: (4096, 2**40)}, "beyond the end of the disk"),
+        ({2: (4096, 8192)}, "beyond the end of the disk"),
         ({2: (1, 100)}, "inside the partition table"),
         ({1: (2048, 5000), 2: (4096, 6000)}, "it overlaps partition 1"),
         ({2: (6000, 4096)}, "it ends before it begins"),

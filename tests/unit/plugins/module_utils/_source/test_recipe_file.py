@@ -171,7 +171,7 @@ def _give_directory_away(path):
         (_give_away, "it belongs to the user 12345, who can change it"),
         (_link, "it is a symbolic link, and must be a regular file"),
         (_fifo, "it is a FIFO"),
-        (_open_directory, "somebody other than root can replace it, by the directory"),
+        (_open_directory, "somebody other than root can replace it, through the directory"),
         (_give_directory_away, "which belongs to the user 12345"),
     ],
 )

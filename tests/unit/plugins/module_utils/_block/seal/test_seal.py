@@ -211,7 +211,7 @@ def test_a_host_that_can_seal(mounts):
 @pytest.mark.parametrize(
     "text, missing",
     [
-        (BPF, "control groups of version 2 are not mounted"),
+        (BPF, "control groups of version 2, which seals need, are not mounted"),
         (
             BPF + "32 24 0:28 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n",
             "control groups of version 2",
@@ -222,10 +222,10 @@ def test_a_host_that_can_seal(mounts):
             "control groups of version 2",
         ),
         (BPF + CGROUPS + "40 24 0:40 / /sys/fs/cgroup rw - tmpfs t rw\n", "control groups of version 2"),
-        (CGROUPS, "no file system of type bpf is mounted there"),
+        (CGROUPS, "the file system of type bpf, which keeps the seals, is not mounted there"),
         (
             CGROUPS + "31 24 0:27 / /sys/fs/bpf rw - tmpfs t rw\n",
-            "no file system of type bpf is mounted there",
+            "the file system of type bpf, which keeps the seals, is not mounted there",
         ),
     ],
 )
@@ -272,7 +272,7 @@ def test_the_keeper_gets_all_code_that_it_imports():
 
 def test_a_keeper_that_cannot_start_is_reported(monkeypatch):
     monkeypatch.setattr(keeping, "sources", lambda: {keeping._PACKAGE: ("", True)})
-    with pytest.raises(keeping.KernelError, match="ended at once: ModuleNotFoundError"):
+    with pytest.raises(keeping.KernelError, match="exited at once: ModuleNotFoundError"):
         keeping.start()
 
 
