@@ -12,7 +12,7 @@ class ModuleDocFragment:
 options:
   size:
     description:
-      - The size that the disk is to have, in bytes or like V(20G), for a O(source) with O(source.file) and
+      - The size that the disk should have, in bytes or like V(20G), for a O(source) with O(source.file) and
         without O(source.size). A smaller file is made larger; the new part has no blocks yet. A file that is
         larger is an error, because nothing is ever made smaller.
       - If a running guest has the disk, it grows there, too, and the guest sees the new size while it runs.
@@ -65,9 +65,9 @@ options:
         sealed device, so C(mount), C(blkid), C(kpartx) and udev's rules fail with C(EPERM). The guest uses it
         as before. The seal is lifted when the disk is detached, also when the guest ends. Only for Xen,
         because nothing tells when QEMU has opened a disk, and when it has closed it.
-      - With V(false), the seal is lifted that this option has set. Seals that others have set stay, such as
-        the option C(sealed) of M(racefree.block.dm_device). If not given, an existing disk keeps its seal,
-        also in its recipe, and a new disk has none.
+      - With V(false), the seal that this option has set is lifted. Seals that others have set stay, such as
+        that of the option C(sealed) of M(racefree.block.dm_device). If not given, an existing disk keeps its
+        seal, also in its recipe, and a new disk has none.
       - The recipes of M(racefree.block.libvirt_disk) and M(racefree.block.xl_disk) keep this option, so the
         disk is sealed at every start of the guest. M(racefree.block.xl_disk) changes only the recipe, not the
         seal of a disk that a guest has.

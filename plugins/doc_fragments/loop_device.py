@@ -23,10 +23,11 @@ options:
     type: path
   backing:
     description:
-      - Source of the block device to stand on, instead of O(backing_file). For example to give a disk another
-        sector size, to make a read-only view of it, or to cut a part out of it.
+      - Source of the block device below the loop device, instead of O(backing_file). For example to give a
+        disk another sector size, to make a read-only view of it, or to cut a part out of it.
       - As text or as a dictionary, with one of O(backing.diskseq), O(backing.path) and O(backing.file). For a
-        file, a loop device is used or made, which goes with the new one. See C(docs/devices.md).
+        file, a loop device is used or made, which is removed together with the new one. See
+        C(docs/devices.md).
       - Other loop devices on the same device are found by its number, whichever path was given. The new
         device has it open, so its number cannot be given to another device.
       - A device that is mounted, swapped to or part of another device can only be read, unless
@@ -99,7 +100,7 @@ options:
     default: false
   allow_shrink:
     description:
-      - Whether the device may become smaller, as its file was truncated while it was bound. Otherwise the
+      - Whether the device may become smaller if its file was truncated while it was bound. Otherwise the
         task fails, because users of the device may need the data beyond the new end.
     type: bool
     default: false
@@ -107,8 +108,8 @@ options:
     description:
       - Whether the device should exist.
       - With V(absent) and O(backing_file) or O(backing), the device that has this O(offset) and O(size) is
-        removed. A device that covers only a part of the same bytes is kept, for example a device of fixed
-        size whose file has grown since. A warning names it.
+        removed. A device that covers only a part of the same bytes is left unchanged, for example a device of
+        fixed size whose file has grown since. A warning names it.
     type: str
     choices: [present, absent]
     default: present

@@ -15,6 +15,6 @@ options:
       - With V(true), the loop and mapped devices below the device are sealed with it, but not what is below a
         logical volume of LVM. Devices that a new table adds are sealed, too. They are released with the
         device, unless somebody else has sealed them. Requires O(sealed=true).
-      - With V(false), the seals are lifted that this option has set. If not given, they stay.
+      - With V(false), the seals that this option has set are lifted. If not given, they stay.
     type: bool
 """

@@ -160,7 +160,7 @@ EXAMPLES = r"""
       disk: {file: /srv/guests/web1.luks}
     stdin: "{{ vault_web1_passphrase }}"
 
-- name: Open it as a mapped device, once
+- name: Open it as a mapped device, unless it is open already
   racefree.block.device_command:
     argv: [cryptsetup, open, --key-file=-, "{disk}", web1-data]
     devices:

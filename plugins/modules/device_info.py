@@ -37,8 +37,8 @@ options:
     default: false
   warn_percent:
     description:
-      - Warn of each snapshot store and thin pool that is this full or more, from 1 to 100, and of those that
-        no longer work. RV(nearly_full) has the same texts.
+      - Warn about each snapshot store and thin pool that is at least this full, in percent (1 to 100), and
+        about those that no longer work. RV(nearly_full) has the same texts.
     type: int
   features:
     description:
@@ -157,7 +157,8 @@ devices:
       type: bool
       sample: false
     backing_file:
-      description: Path of the backing file as the kernel reports it. V(null) over a block device.
+      description: >-
+        Path of the backing file as the kernel reports it. V(null) if the device is over a block device.
       returned: for loop devices
       type: str
       sample: /srv/guests/web1.raw
@@ -264,7 +265,7 @@ devices:
           choices: [store, pool]
           sample: store
         used:
-          description: Bytes in use. Of a store, with its own metadata.
+          description: Bytes in use. For a store, this includes its metadata.
           returned: for mapped devices
           type: int
           sample: 805306368
@@ -358,8 +359,8 @@ devices:
           sample: 1072693248
         type:
           description: >-
-            Its type in the table, a GUID or such as V(0x83). V(null) if the table does not have this
-            partition.
+            Its type in the table, a GUID, or a number such as V(0x83). V(null) if the table does not have
+            this partition.
           returned: when O(partitions=true)
           type: str
           sample: 0fc63daf-8483-4772-8e79-3d69d8477de4
@@ -382,8 +383,8 @@ devices:
       sample: it is suspended, so its partition table cannot be read
     holders:
       description: >-
-        The devices directly above this one, each with C(name) and C(diskseq). A loop device over a block
-        device is one of them.
+        The devices directly above this one, each with C(name) and C(diskseq). This includes loop devices over
+        this device.
       returned: success
       type: list
       elements: dict
@@ -401,7 +402,7 @@ devices:
       elements: str
       sample: [dm-3]
 nearly_full:
-  description: Stores and pools that are O(warn_percent) full or more, or that no longer work, as texts.
+  description: Texts about stores and pools that are at least O(warn_percent) full, or no longer work.
   returned: success
   type: list
   elements: str
@@ -434,9 +435,9 @@ features:
       description:
         - Xen's version, whether this is domain 0, whether blkback is available, and the socket of the
           XenStore daemon. V(null) when not on Xen.
-        - C(blkback_diskseq) is whether blkback itself refuses a device that has another disk sequence number.
-          No released kernel does that. V(null) as long as no guest has a disk, because it cannot be
-          determined then.
+        - C(blkback_diskseq) is whether blkback itself refuses a device that has another disk sequence number
+          than the one in XenStore. No released kernel does that. V(null) as long as no guest has a disk,
+          because it cannot be determined then.
       returned: success and O(features=true)
       type: dict
       sample:

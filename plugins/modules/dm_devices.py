@@ -14,8 +14,8 @@ description:
     cookie.
   - Devices of the list can be stacked on each other, in any order. A device that the table of another entry
     names by its path in C(/dev/mapper), or as V(dm:NAME,UUID), is created before the other one. Devices that
-    are removed are removed from the top of the stack downwards. To make an upper device stop using a lower
-    one and to remove the lower one takes two tasks.
+    are removed are removed from the top of the stack downwards. It takes two tasks to make an upper device
+    stop using a lower one, and to remove the lower one.
   - All entries are checked before the first device is changed. If one entry fails, the others are rolled back
     unless O(on_error=keep).
 author:

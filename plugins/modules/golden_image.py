@@ -15,15 +15,15 @@ description:
   - An image is converted once. Beside the raw image, C(PATH.source) records what it was made from, with the
     SHA-256 checksum of each file. A second run does not read the image again unless it was touched since. If
     its contents are still the same, only the record is updated. If they are not, or if O(path) was written
-    to, the task fails, because changes of guests may belong to the raw image.
+    to, the task fails, because snapshots of guests may need the raw image.
   - The format is never guessed. The task fails if the contents of O(image) are not of the given O(format).
   - The raw image gets its name when it is complete and on the disk. Until then it has a name that ends with
     C(.unfinished). It is removed after an error. If the task is killed, C(qemu-img) is killed, too, and the
     next run removes the file. An existing file is never replaced.
   - C(qemu-img) gets the opened files that were checked, and opens no others. It runs with limits on time and
     memory.
-  - Ansible shows nothing of a module before it ends. So the system's log has a line for every 10 percent
-    (C(journalctl -t racefree.block.golden_image -f)).
+  - Ansible shows nothing of a module before it ends. So the module writes its progress to the system's log,
+    one line for every 10 percent (C(journalctl -t racefree.block.golden_image -f)).
   - The role P(racefree.block.guest_disks#role) uses this module.
 author:
   - The racefree.block contributors (@racefree)
@@ -54,22 +54,22 @@ options:
     required: true
   backing:
     description:
-      - Whether O(image) may have other files of this host read, which it names. These are a backing file, an
-        external data file of a qcow2 image, or the files that the descriptor of a VMDK image names. Without
-        this option such an image is refused, because whoever made it chose the names.
+      - Whether to read other files of this host that O(image) names. These are a backing file, an external
+        data file of a qcow2 image, or the files that the descriptor of a VMDK image names. Without this
+        option such an image is refused, because whoever made it chose the names.
       - The result lists these files. Relative names are relative to the directory of the image that names
         them. A backing file must have its format stated in the image.
     type: bool
     default: false
   timeout:
     description:
-      - How many seconds the conversion may take. Another run that converts to the same O(path) is waited for
-        one minute longer.
+      - How many seconds the conversion may take. If another run converts to the same O(path), this one waits
+        for it up to one minute longer.
     type: int
     default: 3600
   memory:
     description:
-      - The largest address space of C(qemu-img), from V(128M) on.
+      - Limit for the address space of C(qemu-img), at least V(128M).
     type: str
     default: 1G
 """
@@ -177,7 +177,7 @@ error:
       description: What to do about it.
       returned: failure
       type: str
-      sample: "Give another path for a new one, and keep this file while guests use it"
+      sample: "Give another path for a new golden image, and keep this file while guests use it"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.golden_image import GoldenItem

@@ -40,7 +40,7 @@ notes:
 """
 
 EXAMPLES = r"""
-- name: Let a guest start with an image as its disk
+- name: Give a guest an image as the disk that it starts with
   racefree.block.libvirt_disk:
     domain: web1
     vdev: xvda
@@ -61,7 +61,7 @@ EXAMPLES = r"""
     live: true
     replace: true
 
-- name: Let the disk grow to 20 GiB, also in the running guest
+- name: Grow the disk to 20 GiB, in the running guest too
   racefree.block.libvirt_disk:
     domain: web1
     vdev: xvda
@@ -286,7 +286,7 @@ error:
       description: The device, file, guest, key or program that the error is about. V(null) if there is none.
       returned: failure
       type: str
-      sample: web1
+      sample: xvda of web1
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
@@ -298,7 +298,9 @@ error:
       description: What to do about it.
       returned: failure
       type: str
-      sample: "Remove it first with state=absent, or say replace: true, or live: false"
+      sample: >-
+        Remove it first with state=absent, or set replace=true, or set live=false, so that the new disk is
+        used from the next start on
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem

@@ -232,7 +232,9 @@ disks:
         V(null) if nothing is.
       returned: success
       type: str
-      sample: "there is a recipe for it, but its source is /dev/vg0/other"
+      sample: >-
+        there is a recipe for it, but its source is /dev/vg0/other instead of
+        /dev/mapper/racefree-0c2c8a52-6b3b-4d63-9d0f-6cbd2b0f2c11-xvda
 error:
   description: The error as structured data.
   returned: failure

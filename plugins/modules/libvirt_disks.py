@@ -36,7 +36,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Let two guests start with their disks
+- name: Give two guests the disks that they start with
   racefree.block.libvirt_disks:
     disks:
       - domain: web1
@@ -49,7 +49,7 @@ EXAMPLES = r"""
         vdev: xvda
         source: {file: /srv/guests/web2.raw}
 
-- name: Add a CD image and a sealed disk, and remove a third, also from the running guest
+- name: Add a CD image and a sealed disk, and remove a third disk, in the running guest too
   racefree.block.libvirt_disks:
     disks:
       - domain: web1
@@ -73,7 +73,7 @@ EXAMPLES = r"""
         timeout: 60
     on_error: keep
 
-- name: Let a disk of a running guest grow, and another take the place of a second one
+- name: Grow one disk of a running guest, and replace another
   racefree.block.libvirt_disks:
     disks:
       - domain: web1
@@ -110,8 +110,9 @@ disks:
       returned: when the entry failed
       type: str
       sample: >-
-        web1: the guest has a disk xvda already. Remove it first: say
-        state=absent first, or live: false
+        xvda of web1: the guest has another disk there: /dev/dm-7 (diskseq 42), params
+        /dev/mapper/racefree-4dea22b3-1d52-d8f3-2516-782e98ab3fa0-xvda. Remove it first with state=absent, or
+        set replace=true, or set live=false, so that the new disk is used from the next start on
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
@@ -283,7 +284,7 @@ disks:
             The device, file, guest, key or program that the error is about. V(null) if there is none.
           returned: when the entry failed
           type: str
-          sample: web1
+          sample: xvda of web1
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
@@ -295,7 +296,9 @@ disks:
           description: What to do about it.
           returned: when the entry failed
           type: str
-          sample: "Remove it first with state=absent, or say replace: true, or live: false"
+          sample: >-
+            Remove it first with state=absent, or set replace=true, or set live=false, so that the new disk is
+            used from the next start on
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem

@@ -97,7 +97,7 @@ EXAMPLES = r"""
     trusted_path: true
     sealed: true
 
-- name: Take over that the file is shorter now, although the device is in use
+- name: Make the device smaller, because its file was truncated, although it is in use
   racefree.block.loop_device:
     backing_file: /srv/guests/web2.raw
     allow_shrink: true
@@ -179,7 +179,8 @@ device:
       type: bool
       sample: false
     backing_file:
-      description: Path of the backing file as the kernel reports it. V(null) over a block device.
+      description: >-
+        Path of the backing file as the kernel reports it. V(null) if the device is over a block device.
       returned: success
       type: str
       sample: /srv/guests/web1.raw
@@ -270,8 +271,8 @@ device:
           sample: 1072693248
         type:
           description: >-
-            Its type in the table, a GUID or such as V(0x83). V(null) if the table does not have this
-            partition.
+            Its type in the table, a GUID, or a number such as V(0x83). V(null) if the table does not have
+            this partition.
           returned: when O(partitions=true)
           type: str
           sample: 0fc63daf-8483-4772-8e79-3d69d8477de4

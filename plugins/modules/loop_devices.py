@@ -187,7 +187,8 @@ devices:
           type: bool
           sample: false
         backing_file:
-          description: Path of the backing file as the kernel reports it. V(null) over a block device.
+          description: >-
+            Path of the backing file as the kernel reports it. V(null) if the device is over a block device.
           returned: when the entry succeeded
           type: str
           sample: /srv/guests/web1.raw
@@ -279,8 +280,8 @@ devices:
               sample: 1072693248
             type:
               description: >-
-                Its type in the table, a GUID or such as V(0x83). V(null) if the table does not have this
-                partition.
+                Its type in the table, a GUID, or a number such as V(0x83). V(null) if the table does not
+                have this partition.
               returned: when O(devices[].partitions=true)
               type: str
               sample: 0fc63daf-8483-4772-8e79-3d69d8477de4

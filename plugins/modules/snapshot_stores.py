@@ -14,7 +14,7 @@ description:
     differ from an image, but no information about which image that is. With another image, or with the same
     image after it was changed, a guest reads a mixture of both, and no error is reported.
   - This module keeps a record beside each store, in the file C(PATH.image), with the path, size, modification
-    time and SHA-256 checksum of the image. It fails for a store that has changes of another image.
+    time and SHA-256 checksum of the image. It fails for a store that has changes to another image.
   - The image is read when the record is created, once for all stores of a task. It is read again only if its
     path, size or modification time has changed. If its content is still the same, it is accepted and the
     record is updated.
@@ -52,7 +52,7 @@ options:
         default: false
       warn_percent:
         description:
-          - Warn if the store is this full or more, from 1 to 100.
+          - Warn if the store is at least this full, in percent (1 to 100).
         type: int
       format:
         description:
@@ -94,7 +94,7 @@ EXAMPLES = r"""
       - {path: /srv/guests/web3.cow, image: /srv/golden/debian.raw, adopt: true}
     on_error: keep
 
-- name: Confirm that an image is a raw disk although it looks like another format, and warn of a full store
+- name: Confirm that an image is a raw disk although it looks like another format, and warn about a full store
   racefree.block.snapshot_stores:
     stores:
       - {path: /srv/guests/web4.cow, image: /srv/golden/nested.raw, format: raw, warn_percent: 80}
@@ -123,7 +123,8 @@ stores:
       type: str
       sample: >-
         /srv/guests/web1.cow: it holds changes of /srv/golden/a.raw, and /srv/golden/b.raw is another image.
-        With this image the guest would read a mixture of both
+        With this image the guest would read a mixture of both. Give the image that the store belongs to, or
+        an empty file as the store
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
@@ -137,14 +138,14 @@ stores:
       type: dict
       contains:
         path:
-          description: The store.
+          description: Path of the store.
           returned: when the entry succeeded
           type: str
           sample: /srv/guests/web1.cow
         space:
           description: >-
-            How full the store is, from its file. V(null) for an empty one. A full store loses what is written
-            to it.
+            How full the store is, as its file says. V(null) for an empty one. A full store loses what is
+            written to it.
           returned: when the entry succeeded
           type: dict
           contains:
@@ -155,7 +156,7 @@ stores:
               choices: [store, pool]
               sample: store
             used:
-              description: Bytes in use. Of a store, with its own metadata.
+              description: Bytes in use. For a store, this includes its metadata.
               returned: when the entry succeeded
               type: int
               sample: 805306368
@@ -228,7 +229,9 @@ stores:
           description: What to do about it.
           returned: when the entry failed
           type: str
-          sample: "With this image the guest would read a mixture of both"
+          sample: >-
+            With this image the guest would read a mixture of both. Give the image that the store belongs
+            to, or an empty file as the store
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many

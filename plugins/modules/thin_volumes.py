@@ -35,7 +35,7 @@ options:
     required: true
   warn_percent:
     description:
-      - Warn if the pool's data or metadata are this full or more, from 1 to 100.
+      - Warn if the pool's data or metadata are at least this full, in percent (1 to 100).
     type: int
   timeout:
     description:
@@ -88,7 +88,7 @@ space:
       choices: [store, pool]
       sample: store
     used:
-      description: Bytes in use. Of a store, with its own metadata.
+      description: Bytes in use. For a store, this includes its metadata.
       returned: success
       type: int
       sample: 805306368

@@ -97,7 +97,7 @@ EXAMPLES = r"""
         - {start: 2097152, length: 2097152, target: linear, device: {file: /srv/guests/b.raw}, offset: 0}
     persist: false
 
-- name: Let the disk of a running guest grow to 20 GiB, and its file with it
+- name: Grow the disk of a running guest, and its file, to 20 GiB
   racefree.block.xen_vbd:
     domain: web1
     vdev: xvdb
@@ -377,7 +377,7 @@ error:
       description: What to do about it.
       returned: failure
       type: str
-      sample: "Detach it first with state=detached, or say replace: true"
+      sample: "Detach it first with state=detached, or set replace=true"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_one

@@ -211,7 +211,7 @@ vbds:
         an invalid node in XenStore. V(null) if nothing is.
       returned: success
       type: str
-      sample: "blkback has another device open than the one that was meant"
+      sample: "blkback has 253:7 (diskseq 51) open, but the nodes name 253:3 (diskseq 42)"
 error:
   description: The error as structured data.
   returned: failure

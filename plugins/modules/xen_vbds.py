@@ -107,7 +107,7 @@ vbds:
       type: str
       sample: >-
         xvda of web1: the guest has another disk there: /dev/loop3 (diskseq 41), params /dev/loop3. Detach it
-        first with state=detached, or say replace: true
+        first with state=detached, or set replace=true
     rolled_back:
       description: >-
         V(true) for an entry without an error of its own that was rolled back, or not started, because another
@@ -329,7 +329,7 @@ vbds:
           description: What to do about it.
           returned: when the entry failed
           type: str
-          sample: "Detach it first with state=detached, or say replace: true"
+          sample: "Detach it first with state=detached, or set replace=true"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.runner import run_many

@@ -46,7 +46,7 @@ notes:
 """
 
 EXAMPLES = r"""
-- name: Let a guest start with an image as its disk
+- name: Give a guest an image as the disk that it starts with
   racefree.block.xl_disk:
     domain: web1
     vdev: xvda
@@ -65,7 +65,7 @@ EXAMPLES = r"""
     source: {path: /dev/vg0/web1-data}
     live: true
 
-- name: Let the disk grow to 20 GiB, also in the running guest
+- name: Grow the disk to 20 GiB, in the running guest too
   racefree.block.xl_disk:
     domain: web1
     vdev: xvda
@@ -105,7 +105,7 @@ EXAMPLES = r"""
     sealed: true
     sealed_below: true
 
-- name: Let the disk of a running guest grow
+- name: Grow the disk of a running guest
   racefree.block.xl_disk:
     domain: web1
     vdev: xvda

@@ -34,7 +34,7 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Let two guests start with their disks
+- name: Give two guests the disks that they start with
   racefree.block.xl_disks:
     disks:
       - domain: web1
@@ -47,7 +47,7 @@ EXAMPLES = r"""
         vdev: xvda
         source: {file: /srv/guests/web2.raw}
 
-- name: Add a CD image and a sealed disk, and remove a third
+- name: Add a CD image and a sealed disk, and remove a third disk
   racefree.block.xl_disks:
     disks:
       - config_file: /etc/xen/web1.cfg
@@ -67,7 +67,7 @@ EXAMPLES = r"""
         state: absent
     on_error: keep
 
-- name: Let the disks of a running guest grow
+- name: Grow the disk of a running guest
   racefree.block.xl_disks:
     disks:
       - domain: web1

@@ -224,7 +224,7 @@ def test_a_guest_of_libvirt(tmp_path, raw):
         in_guest(name, "true")
         arguments = {"domain": name, "vdev": "xvdb", "source": {"file": old}, "live": True, "timeout": 120}
         run_module("libvirt_disk", **arguments)
-        with pytest.raises(Failed, match="another disk there.*replace: true"):
+        with pytest.raises(Failed, match="another disk there.*replace=true"):
             run_module("libvirt_disk", **{**arguments, "source": {"file": new}})
         arguments.update(source={"file": new}, replace=True)
         done = predict_and_run("libvirt_disk", **arguments)

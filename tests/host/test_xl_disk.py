@@ -182,7 +182,7 @@ def test_disks_of_a_running_guest(disks, tmp_path, monkeypatch):
     table = [dict(snapshot["source"]["table"][0], cow={"file": str(tmp_path / "second.cow")})]
     in_guest("echo written | dd of=/dev/xvda conv=notrunc 2>/dev/null; sync", NAME)
     second = {**snapshot, **live, "source": {"table": table}}
-    with pytest.raises(Failed, match="another disk there.*replace: true"):
+    with pytest.raises(Failed, match="another disk there.*replace=true"):
         run_module("xl_disk", **second)
     before = CONFIG.read_text(), recipe_file.read(f"{NAME}-xvda"), guest_sum("xvda", NAME)
     with monkeypatch.context() as patch:

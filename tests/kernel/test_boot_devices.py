@@ -314,7 +314,7 @@ WRONG = [
     ([{"name": "a", "source": {"file": "a"}}], "a.source.file a: must be an absolute path"),
     ([{"name": "a", "source": {"path": "/dev/loop3"}}], "/dev/loop3: cannot be kept"),
     ([{"name": "a", "source": {"file": "/a"}, "persist": True}], "persist: is not an option of a device"),
-    ([{"name": "a", "source": {"file": "/a"}}] * 2, "name a: is that of two devices in the list"),
+    ([{"name": "a", "source": {"file": "/a"}}] * 2, "name a: is the name of two devices in the list"),
     (
         [{"name": "a", "source": {"file": "/a"}}, {"name": "b", "source": {"file": "/a", "read_only": True}}],
         "b is the same device as a",

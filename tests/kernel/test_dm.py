@@ -188,7 +188,7 @@ def test_guard_by_diskseq(name, cleanup):
     refused("dm_device", "disk sequence number", name=name, diskseq=wrong, state="absent")
     assert not run_module("dm_device", diskseq=wrong, state="absent")["changed"]
     assert run_module("dm_device", diskseq=made["diskseq"], state="absent")["changed"]
-    refused("dm_device", "not there", **zero(name, diskseq=made["diskseq"]))
+    refused("dm_device", "it does not exist", **zero(name, diskseq=made["diskseq"]))
 
 
 def test_a_device_in_use_stays(name, cleanup):

@@ -77,7 +77,7 @@ def test_another_file_is_put_where_the_one_of_a_table_was(image, name, cleanup, 
         run_module("loop_device", backing_file=path)
     with open(made["path"], "rb"):
         words = (
-            "it is in use, and stands on /dev/loop",
+            "it is in use over /dev/loop",
             path + ".was",
             "another file",
             "name its loop device by diskseq",
@@ -85,7 +85,7 @@ def test_another_file_is_put_where_the_one_of_a_table_was(image, name, cleanup, 
         refused("dm_device", *words, name=name, table=[line])
     assert read_device(made["path"], size=3) == b"old"
     done = run_module("dm_device", name=name, table=[line])
-    assert done["changed"] and "stands on another file" in str(done["warnings"])
+    assert done["changed"] and "it is over another file" in str(done["warnings"])
     assert read_device(made["path"], size=3) == b"new"
     other = run_module("loop_device", backing_file=path + ".was")["device"]
     with open(made["path"], "rb"):

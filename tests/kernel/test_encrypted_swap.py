@@ -187,7 +187,7 @@ def test_an_area_in_use_that_is_described_otherwise(swap, capsys):
     ):
         swap(**{"discard": True, **other})
         assert program.main(["start", "one"]) == 1
-        assert "not as it is described now" in capsys.readouterr().err
+        assert "with other options than those" in capsys.readouterr().err
     swap(discard=True)
     assert program.main(["start", "one"]) == 0 and len(swaps()) == 1
 

@@ -94,7 +94,7 @@ def test_the_life_of_a_drive(guest, cd):
     refused(
         "libvirt_disk",
         "the drive has another medium",
-        "replace: true",
+        "replace=true",
         **options(guest, path=other, live=True),
     )
     change(guest, path=other, live=True, replace=True)

@@ -80,7 +80,7 @@ def test_attached_grown_and_detached(tmp_path, image):
         assert qemuhost.opened(name) == number_of(done["device"])
 
         another = arguments | {"source": {"file": image("x")}}
-        refused("libvirt_disk", "the guest has another disk there", "replace: true", **another)
+        refused("libvirt_disk", "the guest has another disk there", "replace=true", **another)
         refused("libvirt_disk", "with mode=w, not r", **dict(arguments, mode="r"))
         refused(
             "libvirt_disk",

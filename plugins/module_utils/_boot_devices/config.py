@@ -97,7 +97,7 @@ def _of_list(devices: list[Any], timeout: int) -> Config:
             title = check_name(plain, title)
             entry = _entry(plain)
             if title in entries or title in wrong:
-                raise InvalidValue("name", title, "is that of two devices in the list")
+                raise InvalidValue("name", title, "is the name of two devices in the list")
             same = [other.name for other in entries.values() if _is_same(other, entry)]
             if same:
                 raise InvalidValue("source", _shown(entry), f"{title} is the same device as {same[0]}")
@@ -135,7 +135,11 @@ def _entry(plain: dict[str, Any]) -> Entry:
         raise InvalidValue(name, unknown, "is not an option of a device; the options are name and source")
     source = spec.parse(plain.get("source"), f"{name}.source")
     if recipe.boot_of(source):
-        raise InvalidValue(f"{name}.source", str(source), "is bound to one boot: leave out its number")
+        raise InvalidValue(
+            f"{name}.source",
+            str(source),
+            "is valid in one boot only: leave out its disk sequence number",
+        )
     if isinstance(source, spec.TableSource):
         source = source._replace(name=source.name or name, uuid=source.uuid or f"RACEFREE-BOOT-{name}")
     recipe.check(source, f"{name}.source")

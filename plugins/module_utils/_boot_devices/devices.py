@@ -67,7 +67,7 @@ def have(entry: Entry, known: records.Made | None, order: int) -> Had:
             changed = True
         # A program that uses the device by its link in /dev/mapper must find it.
         if not resources.settle(_UDEV_SECONDS):
-            raise DeadlineExceeded("udev to deal with the device", _UDEV_SECONDS, device=entry.name)
+            raise DeadlineExceeded("udev to finish with the device", _UDEV_SECONDS, device=entry.name)
         return Had(_facts(entry, known, device), changed, list(resources.warnings))
 
 
@@ -128,7 +128,7 @@ def _remove(resources: Resources, record: records.Made, device: Device) -> None:
     finally:
         device.close()
     if not is_gone:
-        raise in_use(title, device.path, "it is not gone yet")
+        raise in_use(title, device.path, "it is not removed yet")
     limit = Deadline(_BUSY_SECONDS)
     for pause in pauses():
         # Others may use them by now. Then they stay until these close them.

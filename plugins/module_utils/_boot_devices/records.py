@@ -100,10 +100,10 @@ def _read(name: str) -> Made | None:
             return None
         record = Made(**plain)
         if record.name != name or not all(isinstance(part, int) for part in record.number):
-            raise ValueError("it is that of another device")
+            raise ValueError("it belongs to another device")
         return record
     except OSError as error:
         raise KernelError.from_oserror(error, "read the record", device=path) from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        hint = "Remove it. The device that it belonged to then stays until it is removed or the host boots"
-        raise KernelError(f"this is not a record of a device: {error}", path, hint=hint) from error
+        hint = "Remove this file. Its device then stays until somebody removes it or the host boots"
+        raise KernelError(f"this is not the record of this device: {error}", path, hint=hint) from error

@@ -77,7 +77,7 @@ def _check_vdevs(entries: list[Entry]) -> None:
             raise InvalidValue(
                 f"{entry.option}.vdev",
                 entry.vdev,
-                f"must be another one: {seen[entry.label]} is {entry.label} already",
+                f"must be another name: {seen[entry.label]} is {entry.label} already",
             )
         seen[entry.label] = entry.option
 
@@ -100,7 +100,7 @@ def _pools_of(entries: list[Entry], key: Key) -> dict[str, tuple[Pool, str]]:
                 raise InvalidValue(
                     option,
                     part,
-                    f"must be a uuid and devices of its own: the pool {parts[part]} has this one",
+                    f"must be used by one pool only: the pool {parts[part]} has this uuid or device too",
                 )
     return found
 
@@ -134,11 +134,11 @@ def _check_files(
             continue
         for other, theirs, path in users.setdefault(key(entry.file), []):
             if theirs is None or (entry.writes or theirs.writes) and not (entry.shared and theirs.shared):
-                hint = "" if theirs is None else "; or shared=true for both"
+                hint = "" if theirs is None else "; or set shared=true for both"
                 raise InvalidValue(
                     f"{entry.option}.file",
                     entry.file,
-                    f"must be a file of its own: {other} has this one{_also(entry.file, path)}{hint}",
+                    f"must be a file that nothing else uses: {other} has it{_also(entry.file, path)}{hint}",
                 )
         users[key(entry.file)].append((entry.label, entry, entry.file))
     _check_records(present, users)
@@ -157,7 +157,7 @@ def _check_records(present: list[Entry], users: dict[str | None, list[User]]) ->
             raise InvalidValue(
                 f"{entry.option}.file",
                 entry.file,
-                f"must have another name: {record}, which records the store's image, is of {paths[record]}",
+                f"must have another name: {record}, the record of the image, is used by {paths[record]}",
             )
 
 
@@ -187,10 +187,10 @@ def _check_conversions(present: list[Entry], key: Key) -> None:
         option, golden = f"{entry.option}.image.golden", entry.conversion.golden
         other = seen.setdefault(key(golden), entry)
         if other.conversion is None or other.conversion._replace(golden=golden) != entry.conversion:
-            wrong = f"must be a file of its own: {other.label} makes it from another image, or in another way"
+            wrong = f"must be another path: {other.label} makes it from another image, or in another way"
             raise InvalidValue(option, golden, wrong)
         if key(golden) in sources:
-            wrong = f"must be another file than the image of {sources[key(golden)].label}"
+            wrong = f"must not be the image of {sources[key(golden)].label}"
             raise InvalidValue(option, golden, wrong)
 
 
@@ -210,7 +210,7 @@ def _check_volumes(present: list[Entry]) -> dict[Volume, str]:
             raise InvalidValue(
                 f"{entry.option}.thin.id",
                 entry.thin.id,
-                f"must be a volume of its own: {other.label} has this one; or shared=true for both",
+                f"must be a volume that nothing else uses: {other.label} has it; or set shared=true for both",
             )
         users.setdefault(volume, entry)
     labels = {volume: entry.label for volume, entry in users.items()}

@@ -271,8 +271,8 @@ def _check_format(disk: dict[str, Any], option: str, kind: str | None) -> None:
         return
     if disk["format"] != "raw":
         allowed = (
-            "raw: an image of another format is not used byte for byte. Give it as image, with path, format "
-            "and golden, to have it converted once; by hand: qemu-img convert -O raw"
+            "must be raw: an image of another format must be converted first. Give it as image, with path, "
+            "format and golden, to have it converted once, or convert it by hand: qemu-img convert -O raw"
         )
         raise InvalidValue(f"{option}.format", disk["format"], allowed)
     if kind != "file" or disk.get("image") is not None:
@@ -299,7 +299,7 @@ def _thin_of(value: Any, option: str) -> Thin | None:
     )
     number = id_of(value["id"], f"{option}.id")
     if origin == number:
-        raise InvalidValue(f"{option}.snapshot_of", origin, "must be another volume than itself")
+        raise InvalidValue(f"{option}.snapshot_of", origin, "must not be the volume itself")
     return Thin(pool_of(value.get("pool"), f"{option}.pool"), number, origin)
 
 
@@ -341,8 +341,8 @@ def _check_key(key: Any, option: str) -> None:
     """InvalidValue, without showing it, for a key that is not the name of a key in the keyring."""
     if not _KEYRING.match(str(key)):
         allowed = (
-            "the name of a key in the kernel's keyring, :SIZE:TYPE:DESCRIPTION: many users can read a "
-            "definition. See the module kernel_key"
+            "the name of a key in the kernel's keyring (:SIZE:TYPE:DESCRIPTION), because many users can read "
+            "a definition. See the module kernel_key"
         )
         raise InvalidValue(option, "(not shown)", f"must be {allowed}")
     kind, description = str(key).split(":", 3)[2:]

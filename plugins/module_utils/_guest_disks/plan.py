@@ -117,7 +117,7 @@ def to_resize(
                 raise InvalidValue(
                     "size",
                     file["size"],
-                    f"must be {there}: {file['path']} is the image of {user}, and stays as it is",
+                    f"must be {there}: {file['path']} is the image of {user}, and is never changed",
                     device=file["label"],
                 )
             found.append(file)

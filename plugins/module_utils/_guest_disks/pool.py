@@ -80,10 +80,10 @@ def _mapped(value: Any, option: str) -> Pool:
         )
     if source.uuid.startswith(_LVM):
         allowed = (
-            "another pool than LVM's, which manages the numbers itself: "
-            "create a volume with lvcreate, and say source"
+            "not be that of an LVM pool, because LVM assigns the volume numbers itself: "
+            "create a volume with lvcreate, and give it as source"
         )
-        raise InvalidValue(f"{option}.uuid", source.uuid, f"must be {allowed}")
+        raise InvalidValue(f"{option}.uuid", source.uuid, f"must {allowed}")
     return Pool(source.uuid, {"path": source.path, "uuid": source.uuid}, [])
 
 

@@ -209,7 +209,7 @@ class _Add:
         vbd_nodes.check_nodes(self.key, nodes)
         if nodes["frontend-id"] != str(self.key.domid):
             raise GuestError(
-                f"the node names domain {nodes['frontend-id']} as the guest",
+                f"the node names domain {nodes['frontend-id']} as the guest, not domain {self.key.domid}",
                 device=f"{self.key.backend}/frontend-id",
             )
 
@@ -373,7 +373,7 @@ class _Add:
         now = self._read(store, "state", "physical-device", "opened", "error")
         vbd_nodes.check_nodes(self.key, {"opened": now["opened"]})
         if now["error"] is not None or now["state"] in _GIVEN_UP:
-            reason = now["error"] or "without giving a reason"
+            reason = now["error"] or "no reason was given"
             raise GuestError(
                 f"the backend rejected {device.path}: {reason}", device=self.key.backend, hint=_HINT
             )

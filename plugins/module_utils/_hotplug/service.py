@@ -332,7 +332,7 @@ class _Service:
         error = str(silent_storage(call.limit))
         untold = failure_of(lambda: add.give_up(call.key, error, call.was_shared))
         if untold is not None:
-            error += f". It is not in the node hotplug-error: {untold}"
+            error += f". It could not be written to the node hotplug-error: {untold}"
         self._answer(call, error)
 
     def _answer(self, call: _Call, error: str | None) -> None:

@@ -161,7 +161,7 @@ def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard |
                 # device by then.
                 hold_for([request.device], _LATE)
                 error.hint = (
-                    f"{error.hint}. It may attach the disk yet; the device is held for it for {_LATE} s"
+                    f"{error.hint}. libvirt may still attach the disk, so the device stays open for {_LATE} s"
                 )
             _roll_back(store, request, xml, error, uri)
         return Outcome(request, None, error, False)
@@ -174,7 +174,7 @@ def _proven(store: Store, request: Request) -> Vbd:
     opened = vbd_read.opened_number(request.key)
     if vbd is None or opened is None:
         raise GuestError(
-            "libvirt says that it attached the disk, and blkback does not have it", device=str(request)
+            "libvirt says that it attached the disk, but blkback does not have it", device=str(request)
         )
     if not vbd.number == opened == (device.id.major, device.id.minor):
         raise WrongDevice(

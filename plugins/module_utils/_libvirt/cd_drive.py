@@ -76,7 +76,7 @@ class CdDrive:
                 raise DeviceBusy(
                     f"the drive has another medium: {listed.source}",
                     device=request.title,
-                    hint="Say replace: true, or eject it first with state=empty",
+                    hint="Set replace=true, or eject it first with state=empty",
                 )
             if below is not None:
                 opener.refuse_broken(self.resources, below)
@@ -127,7 +127,7 @@ class CdDrive:
             raise InvalidValue(
                 "state",
                 "absent",
-                "is not possible with live for a CD drive: QEMU cannot take one from a running guest. "
+                "is not possible with live for a CD drive: QEMU cannot remove one from a running guest. "
                 "state=empty ejects its medium",
             )
         if listed is None or listed.device != "cdrom":
@@ -135,7 +135,7 @@ class CdDrive:
             raise GuestError(
                 f"the running guest has {found} there, and QEMU cannot add one now",
                 device=request.title,
-                hint="With live: false, it has the drive from its next start on",
+                hint="With live=false, it has the drive from its next start on",
             )
 
     def _is_medium(self, listed: domain_xml.Present) -> bool:

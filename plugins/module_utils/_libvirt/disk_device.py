@@ -285,7 +285,7 @@ def _taken(resources: Resources, mapped: _mapped.Mapped, spec: DiskSpec) -> Devi
         return DeviceBusy(
             f"its name is taken by {_mapped.describe(resources.dm, mapped)}",
             device=str(spec),
-            hint="Nothing but this collection makes such names",
+            hint="Such names are for this collection only. Find out what made the device, and remove it",
         )
     finally:
         if mapped.device is not None:
@@ -334,8 +334,7 @@ def check_others(
                 f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37 :]} "
                 f"of the domain {uuid[len(PREFIX) : len(PREFIX) + 36]}",
                 device=f"{path} for {spec}",
-                hint="Give both only a read-only disk, or say shared: true for guests that coordinate "
-                "their writes",
+                hint="Attach it read-only to both guests, or set shared=true if they coordinate their writes",
             )
     with _sharing.Sharing(questions) as sharing:
         sharing.check_qemus(mine, f"{path} for {spec}", own)

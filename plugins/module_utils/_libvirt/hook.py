@@ -196,7 +196,7 @@ def release(job: hook_plan.Job, told: Callable[[], None] | None = None) -> list[
         if not there:
             return []
         if limit.expired:
-            return _good([f"still in use, to go with its last user: {names}"])
+            return _good([f"still in use, and removed when the last user closes it: {names}"])
         limit.sleep(pause)
     return []
 
@@ -232,14 +232,14 @@ def _prove_blkback(job: hook_plan.Job, spec: disk_device.DiskSpec, device: Devic
             raise limit.exceeded(
                 f"blkback to open {device.path}",
                 device=str(spec),
-                hint="Disks of a recipe are served by blkback: driver name='phy'",
+                hint="A disk with a recipe needs <driver name='phy'/>, so that blkback serves it",
             )
         limit.sleep(pause)
     if opened is not None and opened != (device.id.major, device.id.minor):
         raise WrongDevice(
             f"blkback opened {opened[0]}:{opened[1]} instead of {device.id.number}",
             device=str(spec),
-            hint="Something changed where the path leads",
+            hint="Something made the path lead to another device meanwhile. Find out what, and try again",
         )
     _seal(key, spec, device)
 

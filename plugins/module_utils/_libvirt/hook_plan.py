@@ -100,7 +100,7 @@ def _wanted(domain: domain_xml.Domain, uuid: str, disk: domain_xml.Present) -> l
     title = f"{disk.target} of {domain.name}"
     if recipe is None:
         raise DefinitionError(
-            f"its path is {disk.source}, and there is no recipe for what is to be there",
+            f"its path is {disk.source}, but the definition has no recipe for it",
             device=title,
             hint=_HINT,
         )
@@ -118,7 +118,7 @@ def _wanted(domain: domain_xml.Domain, uuid: str, disk: domain_xml.Present) -> l
         raise DefinitionError(
             "its recipe has sealed, which is possible only for Xen",
             device=title,
-            hint="Define the disk again with racefree.block.libvirt_disk, sealed: false",
+            hint="Define the disk again with racefree.block.libvirt_disk, sealed=false",
         )
     read_only = disk.read_only or disk.device == "cdrom"
     return [
@@ -136,5 +136,5 @@ def _wanted(domain: domain_xml.Domain, uuid: str, disk: domain_xml.Present) -> l
 
 _HINT = (
     "The definition was copied, or changed by hand: define the disk again with "
-    "racefree.block.libvirt_disk, state present or absent"
+    "racefree.block.libvirt_disk, or remove it with state=absent"
 )

@@ -54,7 +54,7 @@ def refuse_driver(
                     source.file,
                     f"is an image of the format {disk.format} (driver of {disk.target}) according to the "
                     "definition, but a guest would get it byte for byte. Convert it "
-                    f"{image_format.way_out(disk.format)}, or say "
+                    f"{image_format.way_out(disk.format)}, or set "
                     "format=raw if the definition is wrong",
                 )
 
@@ -73,8 +73,8 @@ def refuse_driver_of_device(device: Device, domains: Iterable[Domain]) -> None:
                     device.path,
                     f"holds an image of the format {disk.format} (driver of {disk.target}), as the "
                     "definition says, and a guest gets it byte for byte. Convert it onto another device "
-                    f"(qemu-img convert -f {disk.format} -O raw), or have the definition say type='raw' "
-                    "if it is wrong",
+                    f"(qemu-img convert -f {disk.format} -O raw), or correct the definition "
+                    "(type='raw') if it is wrong",
                 )
 
 

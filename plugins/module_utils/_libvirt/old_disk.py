@@ -151,7 +151,7 @@ class OldRunningDisk:
             f"{self.device.path} is held by the process {', '.join(pids)}, for a task that was killed or did "
             "not get an answer from libvirt",
             device=self._request.title,
-            hint="Nothing was changed. It ends by itself within ten minutes. Then run the task again",
+            hint="Nothing was changed. The process ends within ten minutes. Then run the task again",
         )
 
     def _make_again(self, limit: Deadline) -> Device | None:

@@ -179,7 +179,7 @@ class OldQemuDisk(OldRunningDisk):
                 raise gone.not_seen(error, path) from error
         if self.listed.type == "block" or found is None or not qemu_process.count(self._place.process, found):
             raise GuestError(
-                f"QEMU does not have open what is at {path}, so the disk could not be attached again if the "
+                f"QEMU has not opened what is at {path}, so the disk could not be attached again if the "
                 "new one failed",
                 device=title,
                 hint=_HINT,

@@ -84,7 +84,8 @@ class QemuDisk:
                     if held:
                         hold_for(held, _LATE)
                     error.hint = (
-                        f"{error.hint}. It may attach the disk yet; the device is held for it for {_LATE} s"
+                        f"{error.hint}. libvirt may still attach the disk, so the device stays open for "
+                        f"{_LATE} s"
                     )
                 self._take_back(error)
                 raise
@@ -153,7 +154,7 @@ class QemuDisk:
             raise NotSupported(
                 f"the running guest has a {listed.device} there, which QEMU cannot take from it",
                 device=self.request.title,
-                hint="With live: false, the guest has the wanted disk from its next start on",
+                hint="With live=false, the guest has the wanted disk from its next start on",
             )
         self._refuse_bus(listed.bus)
 
@@ -166,7 +167,7 @@ class QemuDisk:
             raise NotSupported(
                 f"QEMU cannot add or remove disks on the bus {bus} while the guest runs",
                 device=self.request.title,
-                hint=f"It can on {', '.join(_BUSES)}. With live: false, the change is made at the next start",
+                hint=f"It can on {', '.join(_BUSES)}. With live=false, the change is made at the next start",
             )
 
     def call(self, limit: Deadline, function: Callable[[DomainHandle], T]) -> T:

@@ -70,7 +70,7 @@ def prove(process: Process, path: str, device: Device, title: str) -> None:
             if seen != number
             else f"QEMU has {device.id.number} at {path}, but has opened something else",
             device=title,
-            hint="Something changed where the path leads",
+            hint="Something made the path lead to another device meanwhile. Find out what, and try again",
         )
     device.prove()
 

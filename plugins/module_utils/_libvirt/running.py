@@ -173,7 +173,7 @@ class Running:
         return DeviceBusy(
             wrong,
             device=self.request.title,
-            hint="Remove it first with state=absent, or say replace: true, or set live to false, so that the "
+            hint="Remove it first with state=absent, or set replace=true, or set live=false, so that the "
             "new disk is used from the next start on",
         )
 

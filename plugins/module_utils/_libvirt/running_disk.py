@@ -162,9 +162,9 @@ class RunningDisk(Running):
         wanted = {"mode": request.mode, "device_type": request.device_type}
         if not request.present:
             wanted = attached.settings_of(vbd)
-        way = "Detach it first, or say replace: true, or live: false"
+        way = "Remove it first with state=absent, or set replace=true, or live=false"
         error = attached.difference(
-            vbd, request.title, wanted, way, "Wait, and try again, or say replace: true"
+            vbd, request.title, wanted, way, "Wait, and try again, or set replace=true"
         )
         self.device = self._opened(vbd)
         if error is None and (self.device is None or not self._is_source(self.device)):

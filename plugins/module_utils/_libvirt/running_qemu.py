@@ -159,7 +159,7 @@ class RunningQemuDisk(Running):
                 return DeviceBusy(
                     f"the running guest has it with {name}={has[name]}, not {wanted}",
                     device=request.title,
-                    hint="Detach it first, or say replace: true, or live: false",
+                    hint="Remove it first with state=absent, or set replace=true, or live=false",
                 )
         if self.device is None or not self._is_source(self.device):
             return self._other_disk(f"the guest has another disk there: {listed.source or 'an empty drive'}")

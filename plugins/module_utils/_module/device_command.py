@@ -172,12 +172,12 @@ def _sources(given: dict[Any, Any]) -> dict[str, Any]:
         raise InvalidValue(
             "devices",
             None,
-            "must have at least one device; a command without one is for ansible.builtin.command",
+            "must have at least one device; run a command without one by ansible.builtin.command",
         )
     found = {}
     for name, source in given.items():
         if not words.is_name(name):
-            raise InvalidValue(f"devices.{name}", "(not shown)", "must be named by letters, digits and _")
+            raise InvalidValue(f"devices.{name}", "(not shown)", "must have a name of letters, digits and _")
         found[name] = spec.parse(source, option=f"devices.{name}")
     return found
 

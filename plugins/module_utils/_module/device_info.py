@@ -42,7 +42,7 @@ def collect(params: Params, resources: Resources) -> dict[str, Any]:
     check_percent(params)
     if params["path"] is not None and params["diskseq"] is not None:
         raise InvalidValue(
-            "path", params["path"], "must be left out beside diskseq: one of them picks the device"
+            "path", params["path"], "must be left out if diskseq is given: one of them selects the device"
         )
     values: dict[str, Any] = {
         "devices": list(

@@ -237,10 +237,12 @@ class DmItem(Item):
         told = [] if self.opener is None else list(self.opener.grown)
         if self.params["state"] == "absent" and self.gone is not None:
             told.append(
-                "the mapped device is gone" if self.gone else "the mapped device goes with its last user"
+                "the mapped device was removed"
+                if self.gone
+                else "the mapped device is removed when its last user closes it"
             )
         if self.volumes is not None and self.volumes.deleted:
-            told.append("volumes are deleted, and what was done with them")
+            told.append("what was done with the volumes, because some are deleted")
         return told
 
     def outcome(self) -> dict[str, Any]:
@@ -311,7 +313,7 @@ class DmItem(Item):
         if mapped is None:
             if params["diskseq"] is not None:
                 raise WrongDevice(
-                    f"it is not there, and diskseq={params['diskseq']} was asked for",
+                    f"it does not exist, but diskseq={params['diskseq']} was given",
                     device=params["name"],
                     hint="The device that had this number is gone; leave diskseq out to make a new one",
                 )
@@ -327,7 +329,7 @@ class DmItem(Item):
             raise DeviceBusy(
                 f"the name is taken by another device: {_mapped.describe(self.resources.dm, mapped)}",
                 device=params["name"],
-                hint=f"It has not the uuid {params['uuid']}; nothing was done",
+                hint=f"It does not have the uuid {params['uuid']}; nothing was done",
             )
         if mapped.status.name != params["name"]:
             other = _mapped.open_mapped(self.resources.dm, _control.by_name(params["name"]))

@@ -88,14 +88,14 @@ class TablePlan:
             return
         if self._is_in_use():
             raise DeviceBusy(
-                f"it is in use, and stands on {found.old}; the table would have it stand on another file, "
+                f"it is in use over {found.old}, and with the new table it would be over another file, "
                 f"{found.file}",
                 device=self.name,
                 hint="End that use first. If the other file is meant, "
                 "name its loop device by diskseq=N in the table",
             )
         self.resources.warn(
-            f"{self.name}: it stood on {found.old}, and stands on another file with this table, {found.file}"
+            f"{self.name}: it was over {found.old}, and with this table it is over another file, {found.file}"
         )
 
     def _refuse_shrinking(self, sectors: int, left: int) -> None:

@@ -70,7 +70,7 @@ class GoldenItem(Item):
         if not _LEAST_MEMORY <= memory <= _MOST_MEMORY:
             raise InvalidValue("memory", params["memory"], "must be from 128M to 64T")
         if os.path.normpath(params["path"]) == os.path.normpath(params["image"]):
-            raise InvalidValue("image", params["image"], "must be another file than path")
+            raise InvalidValue("image", params["image"], "must not be the same file as path")
 
     def locks(self) -> list[_locks.Lock]:
         path = self.title()
@@ -104,13 +104,14 @@ class GoldenItem(Item):
             raise WrongDevice(
                 f"it exists, and what it was made from is not known: there is no {path}{golden.RECORD}",
                 device=path,
-                hint="If it is a raw image, use it as it is (image without format). Else give another path",
+                hint="If it is a raw image, use it as it is (image without format). "
+                "Otherwise, give another path",
             )
         if self.there != (self.before.size, self.before.mtime_ns):
             raise WrongDevice(
-                "it was written to since it was made, so it is not what guests' changes belong to",
+                "it was written to after it was made, so guests' snapshots no longer fit it",
                 device=path,
-                hint="Give another path for a new one, and keep this file while guests use it",
+                hint="Give another path for a new golden image, and keep this file while guests use it",
             )
 
     def _image_exists(self) -> bool:
@@ -148,8 +149,8 @@ class GoldenItem(Item):
             raise WrongDevice(
                 f"it was made from another image: {_of(was)}, and {_of(new)} was asked for",
                 device=path,
-                hint="It stays as it is, because guests' changes may belong to it. Give another path for the "
-                f"new one, or remove it and {path}{golden.RECORD} first if no guest uses it",
+                hint="It was left unchanged, because guests' snapshots may need it. Give another path for "
+                f"the new one, or remove it and {path}{golden.RECORD} first if no guest uses it",
             )
         return before._replace(made_from=tuple(now))
 
@@ -171,7 +172,7 @@ class GoldenItem(Item):
             raise KernelError(
                 f"its header says that its disk has {chain.size} bytes, and qemu-img says {size}",
                 device=params["image"],
-                hint="Repair it (qemu-img check). Nothing was made of it",
+                hint="Repair it (qemu-img check). Nothing was converted",
             )
         made_from = chain.read_whole(limit)
         new = golden.New(path)

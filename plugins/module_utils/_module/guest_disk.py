@@ -44,7 +44,7 @@ def check_replace(params: dict[str, Any], gone: str) -> None:
         raise InvalidValue(
             "replace",
             True,
-            f"is not possible with state={gone}: the disk is taken away and none comes instead",
+            f"is not possible with state={gone}: the disk is removed and no other takes its place",
         )
     if params.get("force"):
         raise InvalidValue(

@@ -64,11 +64,12 @@ class KeyItem(Item):
             raise InvalidValue(
                 "description",
                 text,
-                f"must be up to {_LONGEST} printable ASCII characters without spaces, as a table names it",
+                f"must be up to {_LONGEST} printable ASCII characters without spaces, because tables refer "
+                "to the key by it",
             )
         if self.params["type"] == "logon" and not text.find(":") > 0:
             raise InvalidValue(
-                "description", text, "must be PREFIX:NAME, which the kernel asks of logon keys"
+                "description", text, "must be PREFIX:NAME: the kernel requires a prefix for logon keys"
             )
         if self.params["state"] == "present":
             payload = (self.params["payload"] or "").strip()
@@ -77,7 +78,7 @@ class KeyItem(Item):
                     "payload",
                     "(not shown)",
                     f"must be an even number of hexadecimal digits, for up to {keyring.MOST_BYTES} bytes; "
-                    "as text, in quotes",
+                    "put it in quotes in YAML",
                 )
             self.payload = bytes.fromhex(payload)
 
@@ -134,7 +135,7 @@ class KeyItem(Item):
         return True
 
     def remains(self) -> list[str]:
-        return ["the key, or what is known of it, is another one"] if self.was_touched else []
+        return ["the key or its record was replaced or removed"] if self.was_touched else []
 
     def result(self) -> dict[str, Any]:
         if self.params["state"] == "absent":

@@ -221,7 +221,7 @@ class DiskItem(Item):
             raise GuestError(
                 "it does not run, so it has no running disks to change",
                 device=definition.name,
-                hint="config: true changes its definition",
+                hint="Set config=true to change its definition",
             )
         parts = (self.defined, self.running, self.drive)
         changes = [part.changes for part in parts if part is not None]
@@ -420,7 +420,7 @@ def _check_options(params: Params) -> None:
         raise InvalidValue(
             "sealed",
             True,
-            f"is possible only for Xen, where blkback tells when it has opened a disk, and the uri is "
+            f"is possible only for Xen, where blkback tells when it has opened a disk, but the uri is "
             f"{params['uri']}",
         )
     if params["bus"] not in (None, *_BUSES):
@@ -441,7 +441,7 @@ def _check_live(params: Params) -> None:
             "live",
             True,
             "is possible only for xen:///system and qemu:///system, where it can be proved which device the "
-            f"guest got, and the uri is {uri}",
+            f"guest got, but the uri is {uri}",
         )
 
 

@@ -37,7 +37,7 @@ def take(rows: list[Row], locks: _locks.Locks, seconds: float = _locks.SECONDS) 
         _take(wanted, locks, limit)
     for row in _good(rows):
         row.error = DeviceBusy(
-            "what it names was exchanged again and again while it was waited for", device=row.item.title()
+            "what it names was replaced repeatedly while this run waited for it", device=row.item.title()
         )
 
 

@@ -131,7 +131,7 @@ class LoopItem(Item):
         sealing.check(params)
         if params["state"] == "present" and params["path"]:
             raise InvalidValue(
-                "path", params["path"], "is for state=absent only: the kernel picks the device"
+                "path", params["path"], "is possible only with state=absent: the kernel picks a new device"
             )
         if params["backing"] is not None:
             self._check_source()
@@ -154,7 +154,7 @@ class LoopItem(Item):
                 raise InvalidValue(option, params[option], wrong)
         for option, meant in (("format", "raw"), ("trusted_path", True)):
             if params[option] == meant:
-                raise InvalidValue(option, meant, "is for a file: say it of the file that backing names")
+                raise InvalidValue(option, meant, "is possible only for a file: set it inside backing")
         self.source = below.parse(params["backing"])
 
     def locks(self) -> list[_locks.Lock]:
@@ -245,9 +245,9 @@ class LoopItem(Item):
         status = loop.info(self.device)
         if self._stays and status.autoclear:
             raise DeviceBusy(
-                "another process has detached it, so that it goes with its last user",
+                "another process has detached it, so it is removed when its last user closes it",
                 device=self.device.path,
-                hint="Run the task again: it makes a new one if that is wanted",
+                hint="Run the task again: it makes a new device if one is wanted",
             )
         parts = partitions.describe(self.device) if self.params["partitions"] else {}
         return {"device": dict(describe(self.device, status), **parts)}
@@ -279,8 +279,8 @@ class LoopItem(Item):
         if self.device is None:
             if params["diskseq"] is not None:
                 raise WrongDevice(
-                    f"the {'file' if self.source is None else 'device'} has no loop device, and "
-                    f"diskseq={params['diskseq']} was asked for",
+                    f"the {'file' if self.source is None else 'device'} has no loop device, but "
+                    f"diskseq={params['diskseq']} was given",
                     device=self.title(),
                     hint="The device that had this number is gone; leave diskseq out to make a new one",
                 )
@@ -451,7 +451,7 @@ class LoopItem(Item):
                 raise DeviceBusy(
                     f"another entry of the list, {title}, writes the same part of the file",
                     device=known(self.backing).path,
-                    hint="Keep one of the two, or say overlap=true if two writers are intended",
+                    hint="Keep one of the two, or set overlap=true if two writers are intended",
                 )
         planned.append((part, known(self.area)[0], f"from byte {part.offset} on"))
 
@@ -590,9 +590,9 @@ class LoopItem(Item):
                 device.close()
         if rest:
             self.resources.warn(
-                f"{backing.path}: a device of another offset or size has the same part of the file, "
-                "and is kept: "
-                f"{'; '.join(rest)}. To remove it, say diskseq=N and state=absent without backing_file"
+                f"{backing.path}: a device with another offset or size covers this part of the file, "
+                "and was left unchanged: "
+                f"{'; '.join(rest)}. To remove it, set diskseq=N and state=absent without backing_file"
             )
         return removing
 
@@ -601,7 +601,9 @@ class LoopItem(Item):
             path = device.path
             with sealing.going(self.params, device):
                 is_gone = detach.detach(device, self.params["deferred"], self.params["timeout"])
-            self._for_good.append(f"{path} is gone" if is_gone else f"{path} goes with its last user")
+            self._for_good.append(
+                f"{path} was removed" if is_gone else f"{path} is removed when its last user closes it"
+            )
             if is_gone:
                 sealing.forget(device.id)
                 self.removing.remove(device)

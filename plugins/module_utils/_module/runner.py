@@ -187,6 +187,6 @@ def _summary(failed: list[Row], task: Task) -> str:
         if not task.has_begun:
             return text + ". Nothing was begun (on_error=rollback)"
         kept = sum(row.changed for row in task.rows)
-        which = f" but for {kept}, which cannot be and are changed" if kept else ""
+        which = f" except {kept}, which cannot be rolled back and are changed" if kept else ""
         return text + f". All that was done was rolled back{which} (on_error=rollback)"
     return text + f". The others were done (on_error={task.on_error})"

@@ -86,7 +86,7 @@ class StoreItem(Item):
                     f"it has changes of an unknown image: {path}{snapshot_store.RECORD} does not exist. "
                     f"{known(self.image).path} was asked for",
                     device=path,
-                    hint="If it is a snapshot of this image, say adopt=true; else give an empty file",
+                    hint="If it is a snapshot of this image, set adopt=true. Otherwise, give an empty file",
                 )
             return
         self.image = snapshot_store.read_whole(self.params["image"], self.resources.checksums)

@@ -118,7 +118,7 @@ class VolumesItem(Item):
         return self.volumes.deleted
 
     def remains(self) -> list[str]:
-        told = ["volumes are deleted, and what was done with them"] if self.volumes.deleted else []
+        told = ["what was done with the volumes, because some are deleted"] if self.volumes.deleted else []
         if self.grows and self.pool.length == self.pool.wanted:
             told.append(f"the pool has {self.pool.length} sectors")
         return told

@@ -58,7 +58,7 @@ ARGUMENTS = {
 
 
 _LEAVING = (
-    "Wait until the guest has released it, or say replace: true, or detach it with state=detached and "
+    "Wait until the guest has released it, or set replace=true, or detach it with state=detached and "
     "force=true"
 )
 
@@ -335,7 +335,7 @@ class VbdItem(Item):
             raise InvalidValue(
                 "diskseq_form",
                 params["diskseq_form"],
-                "is a node that libvirt does not write: say diskseq, or toolstack=xenstore",
+                "is a node that libvirt does not write: set diskseq_form=diskseq, or toolstack=xenstore",
             )
 
     def _plan_seals(self, before: dict[str, Any], after: dict[str, Any]) -> Plan:
@@ -345,7 +345,7 @@ class VbdItem(Item):
 
     def _difference(self, vbd: Vbd) -> BlockError | None:
         """Why the attached disk is not the wanted one. Otherwise, the ``device`` is set."""
-        way = "Detach it first with state=detached, or say replace: true"
+        way = "Detach it first with state=detached, or set replace=true"
         error = attached.difference(vbd, self.title(), self.params, way, _LEAVING)
         device = self._opened(vbd)
         if error is None and (device is None or not self._is_source(vbd, device)):

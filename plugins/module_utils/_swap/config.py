@@ -79,7 +79,7 @@ def of_values(name: str, found: Any) -> Config:
     if size is not None and (not isinstance(size, int) or size < 1):
         raise InvalidValue("size", size, "must be a number of bytes")
     if size is not None and not (isinstance(found["source"], dict) and "file" in found["source"]):
-        raise InvalidValue("size", size, "must be left out: the source is no file")
+        raise InvalidValue("size", size, "must be left out: the source is not a file")
     if priority is not None and (not isinstance(priority, int) or not 0 <= priority <= area.MOST_PRIORITY):
         raise InvalidValue("priority", priority, f"must be a number from 0 to {area.MOST_PRIORITY}")
     cipher, key_size = found.get("cipher") or "aes-xts-plain64", found.get("key_size") or 512

@@ -92,7 +92,7 @@ def start(resources: Resources, wanted: config.Config) -> None:
             seals.lift(*number)
             raise
     if not resources.settle(_UDEV_SECONDS):
-        _say("udev has not dealt with the device in time")
+        _say("udev did not finish with the device in time")
 
 
 def stop(resources: Resources, wanted: config.Config) -> None:
@@ -155,7 +155,7 @@ def _is_running(resources: Resources, wanted: config.Config) -> bool:
                 seals.seal(device.id.major, device.id.minor, device.id.diskseq)
                 return True
     raise DeviceBusy(
-        "there is such a device, and the kernel does not swap to it",
+        "the device exists already, but the kernel does not swap to it",
         device=wanted.device_name,
         hint=f"Remove it first: dmsetup remove {wanted.device_name}",
     )
@@ -174,7 +174,7 @@ def _need_as_wanted(resources: Resources, device: Device, priority: int, wanted:
     is_wanted = is_wanted and (wanted.size is None or wanted.size // _SECTOR == device.size // _SECTOR)
     if not is_wanted:
         raise DeviceBusy(
-            "the kernel swaps to it, but not as it is described now",
+            "the kernel swaps to it, but with other options than those that are configured now",
             device=wanted.device_name,
             hint="Stop it first. What is swapped out must fit into memory or into other swap",
         )

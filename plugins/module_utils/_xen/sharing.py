@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 
 
 _HINT = (
-    "Detach it there, or attach it read-only to both guests. shared: true is for guests that coordinate "
-    "their writes (a cluster file system)"
+    "Detach it there, or attach it read-only to both guests. Set shared=true only for guests that "
+    "coordinate their writes (a cluster file system)"
 )
 # These nodes are written once and never changed, so reading them in a transaction does not conflict with
 # writes by busy guests. The first one names the disk's storage.
@@ -325,7 +325,7 @@ class Sharing:
                 return extents
             self._by_number.clear()
         raise DeviceBusy(
-            "the number keeps becoming another device, so the devices below it cannot be determined",
+            "the number was given to other devices repeatedly, so what is below it cannot be determined",
             device=f"{number[0]}:{number[1]}",
         )
 

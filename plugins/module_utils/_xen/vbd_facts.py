@@ -146,7 +146,7 @@ def _problem(vbd: Vbd, served: Served | None, is_intended: bool | None) -> str |
         return f"the backend reports: {vbd.error}"
     if is_intended is False and served is not None:
         there, meant = (vbd_nodes.device_words(one.number, one.diskseq) for one in (served, vbd))
-        return f"blkback has {there} open, and the nodes name {meant}"
+        return f"blkback has {there} open, but the nodes name {meant}"
     return None
 
 

@@ -295,7 +295,8 @@ def from_nodes(key: Key, values: Mapping[str, str | None]) -> Vbd | None:
         return None
     if nodes["frontend-id"] not in (None, str(key.domid)):
         raise XenStoreError(
-            f"the node names domain {nodes['frontend-id']} as the guest", device=f"{key.backend}/frontend-id"
+            f"the node names domain {nodes['frontend-id']} as the guest, not domain {key.domid}",
+            device=f"{key.backend}/frontend-id",
         )
     number = _split_number(nodes["physical-device"]) if nodes["physical-device"] else None
     frontend_state = values[f"{key.frontend}/state"]

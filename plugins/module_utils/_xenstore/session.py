@@ -139,7 +139,7 @@ class Session(Nodes):
         """Set the description and deadline of the next request. Returns the Wire, which must be connected."""
         limit = limit or self._deadline.sooner(self.timeout)
         if limit.expired:
-            raise limit.exceeded(f"the XenStore, before it was asked {doing}")
+            raise limit.exceeded(f"XenStore, which was not yet asked {doing}")
         if self._wire is None:
             raise AssertionError
         self._wire.doing, self._wire.deadline = doing, limit

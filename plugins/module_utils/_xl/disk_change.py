@@ -166,7 +166,7 @@ class DiskChange:
             return recipe_file.check_name(name)
         except InvalidValue as error:
             if self.request.recipe is None:
-                raise InvalidValue("recipe", None, f"must be given, as {name} cannot be a name") from error
+                raise InvalidValue("recipe", None, f"must be given: {name} is not valid as a name") from error
             raise
 
     def _read_recipe(self) -> None:
@@ -176,11 +176,11 @@ class DiskChange:
         try:
             self.had = recipe_file.read(self.name)
         except (DefinitionError, InvalidValue, TableError) as error:
-            self.warnings.append(f"the recipe that is there is not used: {error}")
+            self.warnings.append(f"the existing recipe is not used: {error}")
             return
         if self.had.disk not in (None, self.title):
             raise DeviceBusy(
-                f"the recipe {self.name} is that of another disk, {self.had.disk}",
+                f"the recipe {self.name} belongs to another disk, {self.had.disk}",
                 device=recipe_file.path_of(self.name),
                 hint="Give another name with recipe, or remove that disk first",
             )
@@ -234,7 +234,7 @@ class DiskChange:
                 source.file,
                 f"is an image of the format {disk.says.format} according to the configuration "
                 f"({disk.says.vdev}), but a guest would get it byte for byte. Convert it "
-                f"{image_format.way_out(disk.says.format)}, or say format=raw if the configuration is wrong",
+                f"{image_format.way_out(disk.says.format)}, or set format=raw if the configuration is wrong",
             )
 
     def _refuse_shrinking(self, source: Source) -> None:

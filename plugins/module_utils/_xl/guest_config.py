@@ -35,7 +35,7 @@ class GuestConfig:
         self.config = Config(self.file.text, self.path)
         said = self.config.name
         if domain and said and said != domain:
-            wrong = f"must be {said}, as {self.path} names the guest"
+            wrong = f"must be {said}, the name of the guest in {self.path}"
             raise InvalidValue("domain", domain, wrong)
         if not domain and not said:
             raise InvalidValue("domain", None, f"must be given: {self.path} does not name the guest")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .._source.spec import Source
 
 Settings = dict[str, Any]
-_WAY = "Say replace: true, or live: false, so that the new disk is used from the next start on"
+_WAY = "Set replace=true, or live=false, so that the new disk is used from the next start on"
 
 
 def find_guest(store: Nodes, name: str) -> _guest.Guest | None:

@@ -274,7 +274,7 @@ def test_one_file_by_two_names(role, tmp_path, first, second):
     for disks, words in (
         (
             [{"vdev": "xvda", "file": one, "size": "2M"}, {"vdev": "xvdb", "file": other, "size": "2M"}],
-            "a file of its own",
+            "a file that nothing else uses",
         ),
         (
             [

@@ -52,7 +52,7 @@ def test_the_hook_runs_from_the_library_alone(tmp_path):
         "<devices><disk type='block'><source dev='/dev/mapper/racefree-x'/><target dev='vda'/>"
         "</disk></devices></domain>"
     )
-    for operation, words in (("prepare", "there is no recipe"), ("migrate", "cannot be migrated")):
+    for operation, words in (("prepare", "has no recipe"), ("migrate", "cannot be migrated")):
         done = subprocess.run(
             [sys.executable, "-I", program, "web1", operation, "begin", "-"],
             input=definition,

@@ -130,15 +130,18 @@ def test_only_the_described_disk_is_removed():
         (one(file="/a", size="513"), "multiple of 512 bytes"),
         (one(file="/a", size=0), "bytes"),
         (one(file="/a", size=True), "bytes"),
-        (one(file="/a") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a"}]}], "a file of its own"),
+        (
+            one(file="/a") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a"}]}],
+            "a file that nothing else uses",
+        ),
         (
             one(file="/a") + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "//x/..//a"}]}],
-            "a file of its own",
+            "a file that nothing else uses",
         ),
         (
             one(file="/a", shared="false")
             + [{"domain": "h", "disks": [{"vdev": "xvda", "file": "/a", "shared": "no"}]}],
-            "a file of its own",
+            "a file that nothing else uses",
         ),
         (one(file="/a", shared="maybe"), "shared.*true or false"),
         (one(file="/a", state="absent", remove_file="perhaps"), "remove_file.*true or false"),
@@ -161,10 +164,10 @@ def test_only_the_described_disk_is_removed():
             r"guests\[1\].disks\[0\].remove_file.*xvda of g uses",
         ),
         # A name in a guest belongs to one disk.
-        (one(file="/a") + one(file="/b"), r"guests\[1\].disks\[0\].vdev.*must be another one"),
-        (one(file="/a") + one(file="/b", state="absent"), "must be another one"),
-        (one(file="/a") + one(file="/b", vdev="51712"), "must be another one"),
-        (one(file="/a") + one(file="/b", vdev=51712), "must be another one"),
+        (one(file="/a") + one(file="/b"), r"guests\[1\].disks\[0\].vdev.*must be another name"),
+        (one(file="/a") + one(file="/b", state="absent"), "must be another name"),
+        (one(file="/a") + one(file="/b", vdev="51712"), "must be another name"),
+        (one(file="/a") + one(file="/b", vdev=51712), "must be another name"),
     ],
 )
 def test_invalid_entries_are_refused(guests, words):
@@ -430,7 +433,7 @@ def test_only_the_described_volume_is_removed():
         (one(thin={"id": 1, "pool": MADE}, image="/a", size="1G"), "only with file"),
         # A volume belongs to one disk.
         (thin() + thin(vdev="xvdb"), r"guests\[1\].disks\[0\].thin.id.*xvda of g"),
-        (thin() + thin(vdev="xvdb", mode="r"), "volume of its own"),
+        (thin() + thin(vdev="xvdb", mode="r"), "volume that nothing else uses"),
         (
             thin() + thin(vdev="xvdb", state="absent", remove_volume=True),
             r"guests\[1\].disks\[0\].remove_volume.*xvda of g",
@@ -656,7 +659,7 @@ WRONG_IMAGES = {
     "a mistyped option": ({"goldn": "/g"}, "image.goldn.*there is no such option"),
     "backing as a path": ({"backing": "/base"}, "image.backing /base: must be true or false"),
     "a timeout in words": ({"timeout": "1h"}, "image.timeout 1h: must be a whole number"),
-    "itself": ({"golden": "/x/../i.qcow2"}, "image.golden.*must be another file than the image of"),
+    "itself": ({"golden": "/x/../i.qcow2"}, "image.golden.*must not be the image of"),
 }
 
 
@@ -672,11 +675,11 @@ def test_wrong_images(case):
 WRONG_PAIRS = {
     "another image": (
         dict(QCOW2, path="/j"),
-        "image.golden /g: must be a file of its own: xvda of g makes it",
+        "image.golden /g: must be another path: xvda of g makes it",
     ),
     "another format": (dict(QCOW2, format="vmdk"), "or in another way"),
     "other files": (dict(QCOW2, backing=True), "or in another way"),
-    "the other's image": (dict(QCOW2, path="/j", golden="/i.qcow2"), "than the image of xvda of g"),
+    "the other's image": (dict(QCOW2, path="/j", golden="/i.qcow2"), "must not be the image of xvda of g"),
 }
 
 

@@ -173,7 +173,7 @@ def test_a_golden_image_that_was_written_to(place):
     wanted = made(place)
     with open(place / "golden.raw", "r+b") as file:
         file.write(b"x")
-    refused(place, "it was written to since it was made", "another path", **wanted)
+    refused(place, "it was written to after it was made", "another path", **wanted)
 
 
 def test_a_file_that_this_module_did_not_make(place):
@@ -224,7 +224,7 @@ def test_wrong_use(place, case, monkeypatch):
 
 def test_the_image_is_its_own_golden_image(place):
     image = converted(place, "image.qcow2", "qcow2")
-    refused(place, "must be another file than path", **(arguments(place) | {"path": image}))
+    refused(place, "must not be the same file as path", **(arguments(place) | {"path": image}))
 
 
 def test_without_qemu_img(place, monkeypatch):

@@ -267,14 +267,14 @@ WRONG = [
     ({"config_file": "ETC", "vdev": "xvda", **SOURCE}, "is a directory, and must be a regular file"),
     ({"config_file": "ETC/twice.cfg", "vdev": "xvda", **SOURCE}, "twice.cfg: line 3: disk is assigned"),
     ({"config_file": "ETC/dos.cfg", "vdev": "xvda", **SOURCE}, "dos.cfg: line 1: there is a carriage return"),
-    ({"config_file": "ETC/space.cfg", "vdev": "xvda", **SOURCE}, "recipe (none): must be given, as my guest"),
+    ({"config_file": "ETC/space.cfg", "vdev": "xvda", **SOURCE}, "recipe (none): must be given: my guest"),
     (
         {"domain": "web1", "vdev": "xvda", "recipe": "../x", **SOURCE},
         "recipe ../x: must be the name of a rec",
     ),
     (
         {"domain": "web1", "vdev": "xvda", "recipe": "other", **SOURCE},
-        "is that of another disk, xvdb of web7",
+        "belongs to another disk, xvdb of web7",
     ),
     ({"domain": "web1", "vdev": "xvda", "source": "diskseq:42"}, "numbers start again with every boot"),
     ({"domain": "web1", "vdev": "xvda", "source": "/dev/loop0"}, "whichever device comes first"),

@@ -219,8 +219,11 @@ def test_users_know_the_partition(disk):
         ({"backing": {"file": "/no/such"}}, ["/no/such", "does not exist"]),
         ({"backing": "nonsense"}, ["backing nonsense", "must be diskseq:N"]),
         ({"backing": {"diskseq": 1}, "backing_file": "/a"}, ["backing_file /a", "either"]),
-        ({"backing": {"diskseq": 1}, "format": "raw"}, ["format raw", "is for a file"]),
-        ({"backing": {"diskseq": 1}, "trusted_path": True}, ["trusted_path true", "is for a file"]),
+        ({"backing": {"diskseq": 1}, "format": "raw"}, ["format raw", "is possible only for a file"]),
+        (
+            {"backing": {"diskseq": 1}, "trusted_path": True},
+            ["trusted_path true", "is possible only for a file"],
+        ),
         ({}, ["backing_file, backing"]),
     ],
 )

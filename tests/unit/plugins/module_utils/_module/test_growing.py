@@ -328,7 +328,7 @@ def test_another_disk_of_a_running_guest_of_xl(attach, place, etc):
     attach()
     other = {"file": loopdevices.image(place, "other.raw", MIB)}
     options = {"domain": "web", "vdev": "xvda", "source": other}
-    refused(xl_disk.main, "another disk there", "replace: true", "live: false", **options, live=True)
+    refused(xl_disk.main, "another disk there", "replace=true", "live=false", **options, live=True)
     assert predict_and_run(xl_disk.main, **options)["changed"]
 
 

@@ -439,7 +439,7 @@ def test_failed_rollbacks_are_reported_and_the_rest_is_rolled_back(row, files):
             False,
         ]
         assert [entry.get("rolled_back", False) for entry in result["devices"]] == [True, False, True, False]
-        assert "but for 1, which cannot be and are changed" in result["msg"]
+        assert "except 1, which cannot be rolled back and are changed" in result["msg"]
         assert "could not be rolled back" in " ".join(warnings) and result["failed"]
         os.unlink(row("b")["path"])
 
@@ -760,7 +760,7 @@ def test_irreversible_changes_are_reported_as_changed(place, monkeypatch):
     assert [entry.get("rolled_back", False) for entry in result["devices"]] == [False, False, True]
     assert (
         "131072 bytes" in " ".join(warnings)
-        and "but for 1" in result["msg"]
+        and "except 1" in result["msg"]
         and result["devices"][0]["device"]["size"] == 131072
     )
     assert len(loopdevices.bound_files(place)) == 2
@@ -827,7 +827,7 @@ def test_a_loop_device_that_is_removed_with_its_first_user(place, monkeypatch):
         ({"backing_file": "/", "state": "present"}, "directory"),
         ({"state": "absent"}, "one of the following is required"),
         ({"path": "/dev/loop0"}, "backing_file"),
-        ({"backing_file": "/x", "path": "/dev/loop0"}, "is for state=absent only"),
+        ({"backing_file": "/x", "path": "/dev/loop0"}, "is possible only with state=absent"),
         ({"backing_file": "/x", "path": "/dev/loop0", "state": "absent"}, "not both"),
         ({"backing_file": "/x", "offset": -1}, "offset"),
         ({"backing_file": "/x", "size": -1}, "size"),

@@ -102,7 +102,7 @@ def test_another_device_than_intended(host, loop, change):
     row = collect(host, domain="web5")[0]
     assert row["intended"] is False
     assert row["problem"] == (
-        f"blkback has {number[0]}:{number[1]} (diskseq {diskseq}) open, and the nodes name {meant}"
+        f"blkback has {number[0]}:{number[1]} (diskseq {diskseq}) open, but the nodes name {meant}"
     )
 
 

@@ -105,8 +105,8 @@ def test_without_replace_it_is_refused_and_the_hint_says_how(host):
     host.vbd(host.image("old"))
     before = host.nodes()
     refused = host.vbd(host.image("new"))
-    assert "another disk there" in refused["msg"] and "replace: true" in refused["error"]["hint"]
-    assert "replace: true" in host.vbd(host.image("old"), mode="r")["msg"]
+    assert "another disk there" in refused["msg"] and "replace=true" in refused["error"]["hint"]
+    assert "replace=true" in host.vbd(host.image("old"), mode="r")["msg"]
     assert host.nodes() == before
 
 
@@ -148,7 +148,7 @@ def test_a_guest_that_refuses(host):
     assert "which cannot be withdrawn" in result["error"]["hint"]
     assert "was asked to release, and still has, xvdb" in str(result["warnings"])
     assert host.backend.has(XVDB) == old
-    assert "replace: true" in host.vbd(new)["msg"]
+    assert "replace=true" in host.vbd(new)["msg"]
     host.backend.keeps.clear()
     assert host.replace(new)["changed"] and host.backend.has(XVDB) == new
     assert host.bound() == [new]

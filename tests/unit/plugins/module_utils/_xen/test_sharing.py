@@ -144,7 +144,7 @@ def test_the_same_device(store, loops, theirs, ours, expected):
     assert bool(reason) == expected
     if expected:
         assert (
-            "is in use as disk xvda of domain 9" in reason and "inode" in reason and "shared: true" in reason
+            "is in use as disk xvda of domain 9" in reason and "inode" in reason and "shared=true" in reason
         )
 
 

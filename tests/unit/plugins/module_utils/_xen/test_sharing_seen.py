@@ -295,7 +295,7 @@ def test_a_device_that_changes_while_it_is_examined(store, disks):
         assert sharing._use_of((7, disks.shared), True) and len(asked) == 8
         asked.clear()
         sharing._diskseq_of = lambda major, minor: asked.append(minor) or len(asked)
-        with pytest.raises(DeviceBusy, match="keeps becoming another device"):
+        with pytest.raises(DeviceBusy, match="was given to other devices repeatedly"):
             sharing._use_of((7, disks.shared), True)
 
 
