@@ -14,6 +14,7 @@
 #include <sys/types.h>
 #include <sys/user.h>
 #include <sys/wait.h>
+#include <time.h>
 
 enum { MOST = 16 };
 
@@ -48,6 +49,53 @@ static int is_harmless(long number)
         return 1;
     }
     return 0;
+}
+
+/* The process that is new with this stop, traced from its beginning; 0 if this is no such stop. */
+static pid_t new_process(pid_t pid, int state)
+{
+    unsigned long made = 0;
+
+    if (!(state >> 16) || state >> 16 == PTRACE_EVENT_EXEC || ptrace(PTRACE_GETEVENTMSG, pid, NULL, &made))
+        return 0;
+    return (pid_t)made;
+}
+
+/* The signal that stopped it, if that was sent to it and not made by tracing; else 0. */
+static int sent_signal(int state)
+{
+    int stop = WSTOPSIG(state);
+
+    return state >> 16 || stop == (SIGTRAP | 0x80) || stop == SIGTRAP || stop == SIGSTOP ? 0 : stop;
+}
+
+/*
+ * Let all but the child go. Each stops at its next system call at the latest, and can be let go of only then. One may
+ * first need the end of another, of which its parent learns only after this process: so none is waited for alone.
+ */
+static void release(struct tracee *all, int *known, pid_t child)
+{
+    const struct timespec pause = { .tv_nsec = 1000000 };
+
+    for (int some = 1; some; nanosleep(&pause, NULL)) {
+        some = 0;
+        for (int i = 0; i < *known; i++) {
+            int state;
+            if (all[i].gone || all[i].pid == child)
+                continue;
+            pid_t pid = waitpid(all[i].pid, &state, __WALL | WNOHANG);
+            some = 1;
+            if (!pid)
+                continue;
+            all[i].gone = 1;
+            if (pid == all[i].pid && WIFSTOPPED(state)) {
+                pid_t made = new_process(pid, state);
+                if (made)
+                    find(all, known, made);
+                ptrace(PTRACE_DETACH, pid, NULL, (void *)(uintptr_t)sent_signal(state));
+            }
+        }
+    }
 }
 
 /*
@@ -122,15 +170,15 @@ int at_call(pid_t child, int which, long count, int every, int (*decide)(pid_t, 
              * A new process is traced from its beginning, and stops. It must be known even if this loop ends before that stop is reported,
              * or it would stay stopped.
              */
-            unsigned long made = 0;
-            if (state >> 16 != PTRACE_EVENT_EXEC && !ptrace(PTRACE_GETEVENTMSG, pid, NULL, &made)) {
+            pid_t made = new_process(pid, state);
+            if (made) {
                 before = known;
-                if (!find(all, &known, (pid_t)made))
+                if (!find(all, &known, made))
                     return errno = E2BIG, -1;
                 left += known - before;
             }
-        } else if (stop != SIGTRAP && stop != SIGSTOP) {
-            pass_on = stop;
+        } else {
+            pass_on = sent_signal(state);
         }
         /* Nothing is left to be done to them: they go on at their own speed. The child's end is still told to its parent. */
         int free = decide && done && !refuse;
@@ -140,11 +188,6 @@ int at_call(pid_t child, int which, long count, int every, int (*decide)(pid_t, 
             left--;
         }
     }
-    /* Each of the others stops at its next system call at the latest, and can be let go of only then. */
-    for (int i = 0; i < known; i++) {
-        int state;
-        if (!all[i].gone && all[i].pid != child && waitpid(all[i].pid, &state, __WALL) == all[i].pid && WIFSTOPPED(state))
-            ptrace(PTRACE_DETACH, all[i].pid, NULL, NULL);
-    }
+    release(all, &known, child);
     return done;
 }

@@ -8,8 +8,18 @@ from __future__ import annotations
 
 import os
 import select
+import subprocess
+import sys
+import time
 
 import ptrace
+
+# It says when it starts, and waits for another program, of whose end it learns only after the tracer.
+PROGRAM = """
+import subprocess, sys
+print("ready", flush=True)
+subprocess.run(["sleep", "1"], check=True)
+"""
 
 
 def test_a_new_process_of_a_killed_one_goes_on():
@@ -26,3 +36,25 @@ def test_a_new_process_of_a_killed_one_goes_on():
         os.close(its)
         assert select.select([ours], [], [], 20)[0] and os.read(ours, 1) == b"", count
         os.close(ours)
+
+
+def test_a_program_of_a_killed_one_goes_on():
+    """It is traced, with its own programs, until it makes its next system call."""
+    ours, its = os.pipe()
+
+    def start_it():
+        os.close(ours)
+        with subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, pass_fds=[its]
+        ) as program:
+            program.stdout.readline()
+            time.sleep(0.3)
+            os.close(its)
+            # Until it is killed.
+            while True:
+                os.sched_yield()
+
+    assert ptrace.run_killed(start_it, 0, 5000, every=True)[0]
+    os.close(its)
+    assert select.select([ours], [], [], 20)[0] and os.read(ours, 1) == b""
+    os.close(ours)
