@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
+import signal
 import sys
 
 if __name__ == "__main__":
@@ -47,9 +49,7 @@ class Disks:
         self.store, self.world, self.place, self.others = store, world, place, others
         self.guest = guest.find(store, GUEST)
         # These objects only name the disks, or write somebody else's: modules write their own.
-        self.disks = [
-            hotplug.Disk(store, self.guest, number, others.node, bare=True) for number in range(len(VDEVS))
-        ]
+        self.disks = [hotplug.Disk(store, self.guest, number, others.node) for number in range(len(VDEVS))]
 
     def letter(self, number=0):
         """The first byte of what blkback has open for a disk; empty if it has nothing open."""
@@ -72,6 +72,17 @@ class Disks:
         self.store.write(f"{disk.key.backend}/physical-device", f"7:{OTHER:x}")
         hotplug.wait_until(lambda: self.letter() == b"B", GOING, "blkback to open the other device")
 
+    def end_holders(self):
+        """
+        End the processes that hold devices for killed runs. They would end by themselves within some minutes.
+        """
+        for entry in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                comm, _state, parent = (entry / "stat").read_text("utf-8").partition(" ")[2].split()[:3]
+                opened = [os.readlink(fd) for fd in (entry / "fd").iterdir()] if parent == "1" else []
+                if comm == "(sleep)" and any(path.startswith("/dev/loop") for path in opened):
+                    os.kill(int(entry.name), signal.SIGKILL)
+
     def left(self):
         """What should not be there after a disk is gone, as text."""
         known = {os.path.basename(place.node) for place in (self.place, self.others)}
@@ -85,6 +96,7 @@ class Disks:
 
     def clear(self):
         """Remove everything that a try may have left."""
+        self.end_holders()
         for number, disk in enumerate(self.disks):
             if self.has_nodes(number):
                 disk.remove_nodes(GOING)
@@ -198,6 +210,7 @@ class Kill:
             return [("lies", f"the next run said ok, and blkback has {seen}")]
         if any(self.letters):
             self._run(self.opposite)
+        self.disks.end_holders()
         return [] if settled(lambda: not self.disks.left(), GOING) else [("left", self.disks.left())]
 
     def _run(self, entry):
