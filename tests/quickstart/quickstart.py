@@ -59,7 +59,7 @@ def blocks() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     heading = ""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for title, block in re.findall(r"^#+ (.*)$|^```yaml\n(.*?)^```$", text, re.M | re.S):
+    for title, block in re.findall(r"^#+ ([^\n]*)$|^```yaml\n(.*?)^```$", text, re.M | re.S):
         if title:
             heading = title
         else:
