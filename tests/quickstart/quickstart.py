@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -235,12 +236,19 @@ def host(release: str, instance: str) -> Iterator[None]:
         subprocess.run([XENHOST, "down", "--name", instance, "--now"], check=False)
 
 
+def _end(_number: int, _frame: object) -> None:
+    """End this program, and the host with it. timeout(1) sends the signal twice."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("release", choices=["bookworm", "trixie"])
     release = parser.parse_args().release
+    signal.signal(signal.SIGTERM, _end)
     found = blocks()
     with tempfile.TemporaryDirectory() as place, host(release, f"quickstart-{release}"):
         user = User(place, f"quickstart-{release}")
