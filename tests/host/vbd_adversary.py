@@ -83,14 +83,15 @@ class Disks:
                 if comm == "(sleep)" and any(path.startswith("/dev/loop") for path in opened):
                     os.kill(int(entry.name), signal.SIGKILL)
 
+    def _more_loops(self):
+        """(name, file) of loop devices other than those of the initial state and of the two places."""
+        known = {os.path.basename(place.node) for place in (self.place, self.others)}
+        known.update(self.world.start[0])
+        return [(name, row[1]) for name, row in loops().items() if name not in known]
+
     def left(self):
         """What should not be there after a disk is gone, as text."""
-        known = {os.path.basename(place.node) for place in (self.place, self.others)}
-        more = [
-            f"{name} over {row[1]}"
-            for name, row in loops().items()
-            if name not in known and name not in self.world.start[0]
-        ]
+        more = [f"{name} over {path}" for name, path in self._more_loops()]
         more += [f"nodes of {VDEVS[number]}" for number in range(len(VDEVS)) if self.has_nodes(number)]
         return ", ".join(more)
 
@@ -100,10 +101,8 @@ class Disks:
         for number, disk in enumerate(self.disks):
             if self.has_nodes(number):
                 disk.remove_nodes(GOING)
-        known = {os.path.basename(place.node) for place in (self.place, self.others)}
-        for name in loops():
-            if name not in known and name not in self.world.start[0]:
-                rawdev.unbind(f"/dev/{name}")
+        for name, _path in self._more_loops():
+            rawdev.unbind(f"/dev/{name}")
         if not settled(lambda: not self.left(), GOING):
             raise RuntimeError(f"cannot be removed: {self.left()}")
 

@@ -8,6 +8,7 @@ This host: what the story has made on it, read without the collection's code, an
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -51,8 +52,10 @@ def loops(path):
     for name in Path("/sys/block").glob("loop*/loop/backing_file"):
         try:
             text = name.read_text(encoding="utf-8").rstrip("\n")
-        except OSError:
+        except OSError as error:
             # It was detached meanwhile.
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
             continue
         if text == path or text == f"{path} (deleted)":
             found.append(int(name.parts[3][4:]))
@@ -171,7 +174,7 @@ def kill_tagged(tag):
             try:
                 if tag.encode() in (entry / "environ").read_bytes():
                     os.kill(int(entry.name), 9)
-            except OSError:
+            except (FileNotFoundError, ProcessLookupError):
                 # It has ended.
                 continue
 
