@@ -28,7 +28,7 @@ test: ## All tests: test-fast and test-xen in parallel
 		'$(MAKE) --no-print-directory test-xen'
 
 test-fast: $(FAST) ## Everything that needs no Xen host
-	@$(MAKE) --no-print-directory test-kernel selftest RELEASE=
+	@$(MAKE) --no-print-directory test-kernel selftest campaign RELEASE= SIZE=small
 
 test-xen: ## Tests on the emulated Xen hosts of all releases, one after the other
 	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory image test-host RELEASE=$$release; done
@@ -117,7 +117,7 @@ bench: ## Measure beside other tools, for docs/speed.md; BENCH='SUBJECT OPTIONS'
 
 build: ## Build the archive into .build/
 	@rm -f .build/*.tar.gz
-	@$(RUN) ansible-galaxy collection build --output-path '$(CURDIR)/.build'
+	@$(RUN) python -m tools.archive '$(CURDIR)/.build'
 
 # The staged copy must not count as an installed one: the archive would be unpacked over it.
 install: build ## Install the collection where Ansible looks, or into COLLECTIONS=DIRECTORY

@@ -80,7 +80,9 @@ options:
       - With V(libvirt), libvirt attaches the device by its path. The device is held open meanwhile, and
         afterwards the module verifies which device blkback has opened. The check for other users of the
         storage cannot be part of a transaction then, so it is made before and after.
-      - With V(auto), libvirt is used for a guest that libvirt runs, and XenStore for all others.
+      - With V(auto), libvirt is used for a guest that libvirt runs, and XenStore for all others. If libvirt
+        has running guests but does not tell whether it runs this one, for example because its daemon or its
+        Python library is missing, the task fails.
     type: str
     choices: [auto, xenstore, libvirt]
     default: auto

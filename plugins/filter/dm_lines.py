@@ -9,7 +9,7 @@ name: dm_lines
 author:
   - The racefree.block contributors (@racefree)
 short_description: Format a device-mapper table as lines
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Checks a device-mapper table and returns it as lines in the format of C(dmsetup table), with options in
     the kernel's order.

@@ -9,7 +9,7 @@ name: dm_targets
 author:
   - The racefree.block contributors (@racefree)
 short_description: Convert a device-mapper table to structured data
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Checks a device-mapper table and returns its targets as structured data, one dictionary for each target.
     Fields that are not set are left out.

@@ -9,7 +9,7 @@ name: guest_disk_entries
 author:
   - The racefree.block contributors (@racefree)
 short_description: Convert guests' disks to entries for libvirt_disks
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Converts a list of guests and their disks to entries for M(racefree.block.libvirt_disks).
   - An entry for a disk to remove has the disk's file as

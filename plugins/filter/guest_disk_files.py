@@ -9,7 +9,7 @@ name: guest_disk_files
 author:
   - The racefree.block contributors (@racefree)
 short_description: List the files of guests' disks
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Lists the files of guests' disks and of their thin pools. With O(sizes), lists only files that have to be
     created or enlarged.

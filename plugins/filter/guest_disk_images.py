@@ -9,7 +9,7 @@ name: guest_disk_images
 author:
   - The racefree.block contributors (@racefree)
 short_description: List the images to convert for guests' disks
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Lists the images of other formats that guests' disks are snapshots of, each once, as options for
     M(racefree.block.golden_image).

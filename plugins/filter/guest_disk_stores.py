@@ -9,7 +9,7 @@ name: guest_disk_stores
 author:
   - The racefree.block contributors (@racefree)
 short_description: List the snapshot stores of guests' disks
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Lists the stores of the snapshots that guests should have, with their images, as entries for
     M(racefree.block.snapshot_stores).

@@ -9,7 +9,7 @@ name: guest_disk_volumes
 author:
   - The racefree.block contributors (@racefree)
 short_description: List the thin volumes of guests' disks
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Lists the thin pools of guests' disks, each with the volumes that should or should not exist in it, for
     M(racefree.block.thin_volumes).

@@ -9,7 +9,7 @@ name: stack_mermaid
 author:
   - The racefree.block contributors (@racefree)
 short_description: Draw files, devices and guests' disks as a Mermaid flow chart
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Takes the devices that M(racefree.block.device_info) returns and, if given, the disks that
     M(racefree.block.xen_vbd_info) returns, both from the same host.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: device_command
 short_description: Run a command with devices that cannot be the wrong ones
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Opens devices, verifies on the open descriptors that they are the right ones, and runs a command that gets
     paths to them. The devices are held open until the command has ended, so their numbers and names cannot be
@@ -125,6 +125,8 @@ options:
   environment:
     description:
       - Environment variables to add or replace.
+      - Do not put secrets here. Ansible writes these values to the host's log, and shows them with C(-vvv).
+        Use O(stdin).
     type: dict
     default: {}
   stdin:
@@ -134,8 +136,13 @@ options:
     type: str
   hide_stdin:
     description:
-      - With V(true), Ansible masks the text of O(stdin) wherever it occurs in the result, too. Set this to
-        V(false) for a text that is not secret and short, such as V(y).
+      - With V(true), the text of O(stdin) is masked wherever it occurs in the result, too, and so is each of
+        its lines, with and without the spaces around it. So it does not matter whether the text ends with a
+        newline, or whether the command prints only a part of the lines.
+      - Lines of fewer than four characters are not masked, because that would hide parts of other words and
+        numbers. Only if O(stdin) as a whole is so short, and has no newline, Ansible masks it.
+      - What the command makes of its input, such as its hexadecimal form, is not recognized.
+      - Set this to V(false) for a text that is not secret, such as V(y) or a partition table.
     type: bool
     default: true
   timeout:

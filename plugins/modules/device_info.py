@@ -9,7 +9,7 @@ DOCUMENTATION = r"""
 module: device_info
 short_description: >-
   Return the identity of loop and device-mapper devices, what uses them, and the features of the host
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Lists all bound loop devices and all device-mapper devices, each with its identity, its settings, and the
     devices directly above and below it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: dm_device
 short_description: Create, change and remove a device-mapper device, and return its identity
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Creates a mapped device from a table, and returns its identity. This includes its disk sequence number,
     which the kernel does not give to another device until the next boot.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: dm_devices
 short_description: Create, change and remove many device-mapper devices at once
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Does for a list what M(racefree.block.dm_device) does for one device, in one process and with one udev
     cookie.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: dm_table
 short_description: Validate a device-mapper table against a host, and normalise it
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Checks a table against the host's kernel, its targets and its devices, and returns all errors, each with
     its line, field, rule and position.

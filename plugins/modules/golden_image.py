@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: golden_image
 short_description: Convert a qcow2, VMDK or VHDX image to a raw golden image, once
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Converts an image of another format with C(qemu-img) to a raw image, which snapshots for guests can then
     use.
@@ -19,7 +19,11 @@ description:
   - The format is never guessed. The task fails if the contents of O(image) are not of the given O(format).
   - The raw image gets its name when it is complete and on the disk. Until then it has a name that ends with
     C(.unfinished). It is removed after an error. If the task is killed, C(qemu-img) is killed, too, and the
-    next run removes the file. An existing file is never replaced.
+    next run on the same host removes the file. An existing file is never replaced.
+  - Several hosts can share the directory. If two of them make the same raw image at once, one makes it. On
+    the other one the task fails and changes nothing, and succeeds when it is run again.
+  - The record gets its name right after the image. If the task is killed in between, the next run on the same
+    host completes it. Until then, the task fails on other hosts.
   - C(qemu-img) gets the opened files that were checked, and opens no others. It runs with limits on time and
     memory.
   - Ansible shows nothing of a module before it ends. So the module writes its progress to the system's log,

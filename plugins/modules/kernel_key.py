@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: kernel_key
 short_description: Add a key for encrypted devices to the kernel's keyring, or remove it
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Adds a key to root's user keyring (C(@u)), or removes it. A C(crypt) target can name the key as
     C(:SIZE:TYPE:DESCRIPTION), both in O(racefree.block.dm_device#module:table) and in the definition of a

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: libvirt_disk
 short_description: Add, change or remove a disk of a libvirt domain
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Writes a disk into the definition of a domain as a recipe, so that the guest gets the right device at
     every start. A definition alone can only name a path. libvirt opens that path late, and it may lead to

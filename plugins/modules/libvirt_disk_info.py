@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: libvirt_disk_info
 short_description: Return the disks of libvirt domains, their recipes, and the devices made for them
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Lists the disks of one domain or of all domains, as the definition and the running guest have them, with
     the recipes that M(racefree.block.libvirt_disk) has stored.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: libvirt_disks
 short_description: Add, change or remove many disks of libvirt domains at once
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Does for a list what M(racefree.block.libvirt_disk) does for one disk, in one process. All disks of one
     domain are changed in one step.

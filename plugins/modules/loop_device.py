@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: loop_device
 short_description: Create, change and remove a loop device, and return its identity
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Binds a file or a block device to a loop device, and returns the device's identity. This includes its disk
     sequence number, which the kernel does not give to another device until the next boot.

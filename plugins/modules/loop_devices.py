@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: loop_devices
 short_description: Create, change and remove many loop devices at once
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Does for a list what M(racefree.block.loop_device) does for one device, in one process.
   - All entries are checked before the first device is changed. If one entry fails, the others are rolled back

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: snapshot_stores
 short_description: Record which image each snapshot store belongs to, and refuse to use it with another image
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - A store of a persistent snapshot, the C(cow) device of a C(snapshot) target, contains the blocks that
     differ from an image, but no information about which image that is. With another image, or with the same

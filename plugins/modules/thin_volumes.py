@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: thin_volumes
 short_description: Create and delete volumes of a thin pool, whether the pool is active or not
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Creates and deletes volumes of a thin pool. A pool that is not active is activated for the duration of the
     task, and removed again when its last user closes it. Use it for pools that guests activate themselves

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: xen_vbd
 short_description: Attach a disk to a running Xen guest, or detach it
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Attaches a block device of domain 0 to a running guest through XenStore and xen-blkback. The device is
     opened and verified first, and held open until blkback has opened it. So the guest cannot get another

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: xen_vbd_info
 short_description: Return the disks of running Xen guests, and the devices that blkback has open for them
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Lists the disks that blkback serves to the running guests of this host, whichever tool attached them. For
     each disk, it returns the device that blkback really has open, and whether that is the device that was

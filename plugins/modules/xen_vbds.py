@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: xen_vbds
 short_description: Attach many disks to running Xen guests at once, or detach them
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Does for a list what M(racefree.block.xen_vbd) does for one disk, in one process and over one connection
     to XenStore.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: xl_disk
 short_description: Add, change or remove a disk of a guest that xl starts
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Writes a disk into the configuration of a guest of C(xl), such as C(/etc/xen/web1.cfg), as the name of a
     recipe, so that the guest gets the right device at every start. The recipe says what the disk is. It is

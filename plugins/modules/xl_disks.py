@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: xl_disks
 short_description: Add, change or remove many disks of guests that xl starts
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Does for a list what M(racefree.block.xl_disk) does for one disk, in one process. All disks of one guest
     are changed in one step.

@@ -9,7 +9,7 @@ name: valid_dm_table
 author:
   - The racefree.block contributors (@racefree)
 short_description: Test whether a device-mapper table is valid
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Checks a device-mapper table on the controller, without access to a host.
   - What depends on the host, such as the sizes of devices and the target types of its kernel, is not checked.

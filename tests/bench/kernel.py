@@ -52,6 +52,8 @@ def run(
             options += ["--systemd", "--push", f"{_controller(checkout, kernel)}:{_ANSIBLE}"]
             options += ["--env", f"PYTHONPATH={_ANSIBLE}"]
             stop = f"systemctl stop {_UDEV}"
+        # Without udevd, dmsetup would wait for it as long as its socket is there.
+        stop += "; rm -f /run/udev/control"
         start = f'{stop}; exec python3 -B {_SITE}/bench/{program} --inside {_SITE} --report {_REPORT} "$@"'
         # The caller's own paths are of no use there.
         own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

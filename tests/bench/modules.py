@@ -45,7 +45,7 @@ def unpack(checkout: str, revision: str | None, site: str) -> None:
     subprocess.run(["tar", "-x", "-C", place], input=packed, check=True)
 
 
-def call(site: str, name: str, **arguments: object) -> dict[str, Any]:
+def call(site: str, name: str, /, **arguments: object) -> dict[str, Any]:
     """The module's result; it must not fail."""
     done = subprocess.run(
         [sys.executable, "-c", RUN],
@@ -65,7 +65,7 @@ def call(site: str, name: str, **arguments: object) -> dict[str, Any]:
     return result
 
 
-def answer(site: str, name: str, changed: bool, **arguments: object) -> dict[str, Any]:
+def answer(site: str, name: str, changed: bool, /, **arguments: object) -> dict[str, Any]:
     """The module's result, in which ``changed`` must be this."""
     result = call(site, name, **arguments)
     if result["changed"] != changed:

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Plots as SVG, readable on a light and on a dark page: lines on logarithmic axes, and bars beside a goal.
+Plots as SVG, readable on a light and on a dark page: lines on logarithmic axes, bars beside a goal, and
+stacked bars of shares.
 """
 
 from __future__ import annotations
@@ -142,3 +143,36 @@ def bars(title: str, description: str, values: Mapping[str, float], goal: float)
     text.append(f'  <path class="goal" d="M {at} 34 V {height - 14}"/>\n')
     text.append(_text(at, 24, f"goal: {goal:g}", "middle"))
     return "".join(text) + "</svg>\n"
+
+
+def shares(title: str, description: str, kinds: Mapping[str, int], rows: Mapping[str, Sequence[int]]) -> str:
+    """
+    A horizontal bar for each row, divided like its counts: one for each of ``kinds``, whose values are the
+    numbers of their colours. The total stands behind it. A count above 0 is always visible.
+    """
+    left, right, step = 330, 80, 26
+    height = 74 + step * len(rows)
+    text = [HEAD.format(width=WIDTH, height=height, title=title, description=description)]
+    for number, (kind, colour) in enumerate(kinds.items()):
+        x = 40 + 150 * number
+        text.append(f'  <rect class="f{colour}" x="{x}" y="20" width="14" height="14" rx="2"/>\n')
+        text.append(f'  <text x="{x + 22}" y="32">{kind}</text>\n')
+    for number, (name, counts) in enumerate(rows.items()):
+        y, x = 54 + step * number, float(left)
+        text.append(f'  <text x="{left - 10}" y="{y + 13}" text-anchor="end">{name}</text>\n')
+        for (kind, colour), count, width in zip(kinds.items(), counts, _widths(counts, WIDTH - left - right)):
+            if count:
+                text.append(
+                    f'  <rect class="f{colour}" x="{x:g}" y="{y}" width="{width:g}" height="16">'
+                    f"<title>{kind}: {count:,}</title></rect>\n"
+                )
+            x = round(x + width, 1)
+        text.append(_text(WIDTH - right + 8, y + 13, f"{sum(counts):,}", "start"))
+    return "".join(text) + "</svg>\n"
+
+
+def _widths(counts: Sequence[int], whole: int, least: float = 3) -> list[float]:
+    """Widths in proportion, but at least ``least`` for a count above 0; the largest one gives way."""
+    widths = [max(least, whole * count / sum(counts)) if count else 0.0 for count in counts]
+    widths[widths.index(max(widths))] -= sum(widths) - whole
+    return [round(width, 1) for width in widths]

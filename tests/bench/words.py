@@ -85,7 +85,10 @@ calls. All make linear devices over one loop device.
 beside it. Each pair is measured next to each other, and the ratio is the median of the ratios of
 all pairs.
 """,
-        "",
+        """Most of the difference is in the modules' own files. Python compiles the source of all files that a
+task imports: 313 kB for `loop_device`, which takes 42 ms on such a machine, and 641 kB for `xl_disk`,
+which takes 95 ms. The rest is the time to send and unpack them.
+""",
     ),
     "vbds": (
         "Disks of a running Xen guest",

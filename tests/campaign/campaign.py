@@ -6,7 +6,7 @@
 The long test campaign, in pieces whose results are kept: see docs/campaign.md and docs/testing.md.
 
 small: a few rounds of every family in one kernel, a step of make test. full: all pieces that have no result
-yet, or whose code has changed. table: only generate docs/campaign.md again.
+yet, or whose code has changed. table: only generate docs/campaign.md and its plots again.
 """
 
 from __future__ import annotations
@@ -158,7 +158,8 @@ def part(release, family, index, key, seconds, before):
 
 
 def write_table(_options=None):
-    results.TABLE.write_text(results.table(), encoding="utf-8")
+    for path, text in results.pages().items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

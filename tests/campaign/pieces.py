@@ -45,8 +45,9 @@ _MODULES = (
     "snapshot_stores",
     "kernel_key",
 )
-_INSIDE = tuple(
-    f"tests/campaign/inside/{name}.py" for name in ("victim", "world", "score", "rawdev", "uevents")
+_INSIDE = (
+    *(f"tests/campaign/inside/{name}.py" for name in ("victim", "world", "score", "rawdev", "uevents")),
+    "tests/kernel/udevd.py",
 )
 _JOBS = (*_INSIDE, "tests/campaign/inside/jobs.py")
 
@@ -119,7 +120,8 @@ def program(family: Family, index: int, first: int, tries: int, seconds: int) ->
 def key(family: Family) -> str:
     """
     A hash of all code that determines a family's result. It covers every definition, wherever it is, but not
-    comments, docstrings, annotations, imports, the order of definitions, or file names.
+    comments, docstrings, modules' documentation, annotations, imports, the order of definitions, or file
+    names.
     """
     starts = [PLUGINS / "modules" / f"{name}.py" for name in family.modules]
     starts += [PLUGINS / "module_utils" / name for name in _MORE.get(family.name, ())]
@@ -132,7 +134,16 @@ def key(family: Family) -> str:
 def meaning(text: str) -> set[str]:
     """The top-level statements of a Python file, without anything that does not affect its behaviour."""
     tree = _Plain().visit(ast.parse(text))
-    return {ast.dump(node) for node in tree.body if not isinstance(node, ast.Pass)}
+    return {ast.dump(node) for node in tree.body if not isinstance(node, ast.Pass) and not _is_text(node)}
+
+
+def _is_text(node: ast.stmt) -> bool:
+    """Whether it is a module's documentation, which ansible-doc reads and no code does."""
+    return (
+        isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id in ("DOCUMENTATION", "EXAMPLES", "RETURN")
+    )
 
 
 class _Plain(ast.NodeTransformer):

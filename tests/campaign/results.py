@@ -3,20 +3,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-The stored results, docs/campaign/*.json, and the table generated from them, docs/campaign.md.
+The stored results, docs/campaign/*.json, and what is made of them: docs/campaign.md and its plots.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 
 import pieces
+
+sys.path.append(str(pieces.ROOT / "tests/bench"))
+import plot
 
 KEPT = pieces.ROOT / "docs" / "campaign"
 TABLE = pieces.ROOT / "docs" / "campaign.md"
 COUNTS = ("tries", "right", "refused", "wrong", "left", "lies")
 EXAMPLES = 5
 BAD = ("wrong", "left", "lies")
+# Names and colours in the plots (plot.py).
+KINDS = {"right": 0, "refused": 2, "wrong": 1, "left or untrue": 3}
+TODAY = "today: "
 HEAD = """<!--
 Copyright (c) 2026, The racefree.block contributors
 GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
@@ -54,6 +61,17 @@ The columns of the results are:
 For tables, *right* means that parser and kernel both accepted the table. *Refused* means that one of them
 or both did not, for a reason with a name in [Device-mapper tables](device-mapper-tables.md), or that the
 table was never sent because it could stop the kernel. *Wrong* is a disagreement without a name.
+"""
+PLOTS = """## In pictures
+
+What happened when the device was replaced while a program was stopped before one of its system calls, on
+all kernels together. Below are today's tools. The number of tries is at the end of each bar.
+
+![Shares of right, refused and wrong tries, of modules and of today's tools](images/campaign-swaps.svg)
+
+All tries of the collection's modules, by family and kernel.
+
+![Shares of right, refused and wrong tries, for each family and kernel](images/campaign.svg)
 """
 
 
@@ -123,15 +141,58 @@ def add_up(results):
     return rows
 
 
-def table():
-    """Generate the text of docs/campaign.md."""
-    parts = [HEAD]
+def pages():
+    """{path: text} of all that is made from the results."""
+    images = TABLE.parent / "images"
+    return {
+        TABLE: table(),
+        images / "campaign.svg": families_plot(),
+        images / "campaign-swaps.svg": swaps_plot(),
+    }
+
+
+def families_plot():
+    """All tries of the modules: a bar for each family and kernel."""
+    rows = {}
+    for family, results in _found():
+        kernels = ", ".join(sorted({result["kernel"] for result in results}))
+        counts = [row for name, row in add_up(results).items() if not name.startswith(TODAY)]
+        rows[f"{family.name}, Linux {kernels}"] = _kinds(counts)
+    words = "Bars that show how many tries of each family on each kernel were right, refused or wrong"
+    return plot.shares("The campaign", words, KINDS, rows)
+
+
+def swaps_plot():
+    """The family swaps on all kernels: a bar for each case, today's tools at the end."""
+    results = [result for family, found in _found() if family.name == "swaps" for result in found]
+    rows = add_up(results)
+    names = sorted(rows, key=lambda name: (name.startswith(TODAY), name))
+    words = "Bars that show how many tries of each case were right, refused or wrong"
+    return plot.shares(
+        "A device replaced under a program", words, KINDS, {name: _kinds([rows[name]]) for name in names}
+    )
+
+
+def _kinds(rows):
+    """The sums of several rows, as in KINDS."""
+    sums = {count: sum(row[count] for row in rows) for count in COUNTS}
+    return [sums["right"], sums["refused"], sums["wrong"], sums["left"] + sums["lies"]]
+
+
+def _found():
+    """(family, its results) for each kernel that has any."""
     for family in (*pieces.FAMILIES, pieces.HOST):
         for release in pieces.RELEASES:
             results = [kept(release, family, index) for index in range(family.pieces)]
             results = [result for result in results if result is not None]
             if results:
-                parts.append(_section(family, results))
+                yield family, results
+
+
+def table():
+    """Generate the text of docs/campaign.md."""
+    parts = [HEAD, PLOTS]
+    parts += [_section(family, results) for family, results in _found()]
     parts.append(_lacking())
     return "\n".join(parts)
 

@@ -77,8 +77,8 @@ static void release(struct tracee *all, int *known, pid_t child)
 {
     const struct timespec pause = { .tv_nsec = 1000000 };
 
-    for (int some = 1; some; nanosleep(&pause, NULL)) {
-        some = 0;
+    for (;;) {
+        int some = 0;
         for (int i = 0; i < *known; i++) {
             int state;
             if (all[i].gone || all[i].pid == child)
@@ -95,6 +95,9 @@ static void release(struct tracee *all, int *known, pid_t child)
                 ptrace(PTRACE_DETACH, pid, NULL, (void *)(uintptr_t)sent_signal(state));
             }
         }
+        if (!some)
+            return;
+        nanosleep(&pause, NULL);
     }
 }
 

@@ -15,44 +15,25 @@ disk sequence number, with a grace time longer than any run of a tool, ever led 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 
 if __name__ == "__main__":
     sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 
 import hotplug
+import names_rounds
 from conftest import wait_until
-from differential import udev_stopped
 from libvirthost import definition
-from names_service import Service, service
-from names_world import LoopWorld, MappedWorld, Striker, World
 
 GUEST = "names-xen"
 VDEV, NUMBER = "xvdb", 51728
-# Milliseconds of the grace time: the role's default, and one that outlives every tool.
-SHORT, LONG = 200, 600000
-PAUSE = 0.002
 # Seconds.
 TOOL_SECONDS = 240
-COUNTS = ("tries", "replaced", "right", "refused", "wrong")
-# The name in the table, the kind of disk, its name in the world, and the grace time.
-WAYS = (
-    ("by-diskseq, grace time of minutes", MappedWorld, "by-diskseq", LONG),
-    ("by-diskseq, grace time 200 ms", MappedWorld, "by-diskseq", SHORT),
-    ("/dev/mapper", MappedWorld, "/dev/mapper", SHORT),
-    ("/dev/loopN", LoopWorld, "/dev/loopN", SHORT),
-)
-SAFE = WAYS[0][0]
-OURS = tuple(name for name, *_more in WAYS if name.startswith("by-diskseq"))
 
 
 def ran(*command: str) -> int:
@@ -184,100 +165,5 @@ TOOLS: dict[str, Callable[[], Script | Attach | Start]] = {
 }
 
 
-class Attempts:
-    """The tries of one tool with one name."""
-
-    def __init__(
-        self, tool: Script | Attach | Start, world: World, disks: Service, way: str, seed: str
-    ) -> None:
-        self.tool, self.world, self.disks, self.way = tool, world, disks, way
-        self.choose = random.Random(seed)
-        self.counts = dict.fromkeys(COUNTS, 0)
-        self.seconds = 0.0
-
-    def left_alone(self) -> None:
-        """Without the adversary, the guest gets the disk; measures how long that takes."""
-        outcome, self.seconds = self._one(None)
-        assert outcome == "right", f"{self.way}, left alone: {outcome}"
-
-    def one(self) -> None:
-        outcome, dummy = self._one(self.choose.uniform(0, self.seconds))
-        self.counts["tries"] += 1
-        self.counts[outcome] += 1
-        self.counts["replaced"] += self.world.replaced
-
-    def _one(self, delay: float | None) -> tuple[str, float]:
-        world = self.world
-        world.disks = self.disks
-        world.make()
-        striker = Striker()
-        if delay is not None:
-            striker.start(world, delay, PAUSE)
-        begun = time.monotonic()
-        try:
-            found = self.tool.attach(world.names[self.way])
-            took = time.monotonic() - begun
-        finally:
-            striker.stop()
-            self.tool.detach()
-            world.remove()
-        return "refused" if found is None else "right" if found == world.diskseq else "wrong", took
-
-
-def rows(tool: str, tries: int, minutes: float, seed: int, every: int = 1) -> list[dict[str, object]]:
-    """
-    Rounds of one try with each name, until there are so many or the time is over. Names that are not by disk
-    sequence number are tried in each ``every``-th round only.
-    """
-    end = time.monotonic() + 60 * minutes
-    made = TOOLS[tool]()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(made.guest())
-        stack.enter_context(udev_stopped())
-        services = {grace: stack.enter_context(service("--grace-ms", str(grace))) for grace in (SHORT, LONG)}
-        worlds = {}
-        for kind in (MappedWorld, LoopWorld):
-            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="names-xen-", dir="/var/tmp"))
-            worlds[kind] = kind(place, services[SHORT], "/none")
-            stack.callback(worlds[kind].close)
-            worlds[kind].fill(lambda path: None)
-        attempts = {
-            name: Attempts(made, worlds[kind], services[grace], way, f"{seed} {tool} {name}")
-            for name, kind, way, grace in WAYS
-        }
-        for one in attempts.values():
-            one.left_alone()
-        for number in range(tries):
-            for name, one in attempts.items():
-                is_due = name in OURS or number % every == 0
-                if is_due and time.monotonic() < end:
-                    one.one()
-    head = {"kernel": os.uname().release, "tool": tool}
-    return [{**head, "name": name, **one.counts} for name, one in attempts.items()]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tool", choices=list(TOOLS), action="append")
-    parser.add_argument("--tries", type=int, default=1000, help="of each tool with each name")
-    parser.add_argument("--minutes", type=float, default=10, help="for each tool")
-    parser.add_argument(
-        "--every",
-        type=int,
-        default=1,
-        help="try names that are not by disk sequence number in every Nth round",
-    )
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    wrong = 0
-    for tool in options.tool or TOOLS:
-        for row in rows(tool, options.tries, options.minutes, options.seed, options.every):
-            print(json.dumps(row), flush=True)
-            wrong += row["name"] == SAFE and int(str(row["wrong"]))
-    return int(wrong > 0)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(names_rounds.main(__doc__, TOOLS))

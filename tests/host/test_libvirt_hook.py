@@ -431,7 +431,7 @@ def test_a_killed_holder(text):
     assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
     (record,) = [name for name in os.listdir(STATE) if name.endswith(".holder")]
     with open(f"{STATE}/{record}", encoding="ascii") as file:
-        os.kill(int(file.read().split()[0]), signal.SIGKILL)
+        os.kill(int(file.read().partition("-")[0]), signal.SIGKILL)
     assert wait_for(lambda: not ours(), 20)
     assert hook_call("hk0", "started", "begin", "-", text=text).returncode == 1
     assert hook_call("hk0", "prepare", "begin", "-", text=text).returncode == 0
@@ -475,27 +475,31 @@ def test_a_leftover_of_ours(text):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "operation, code",
+    "operation, code, unreadable",
     [
-        ("prepare", 1),
-        ("started", 1),
-        ("reconnect", 0),
-        ("stopped", 0),
-        ("release", 0),
-        ("start", 0),
-        ("migrate", 0),
-        ("x\ny", 0),
+        ("prepare", 1, 1),
+        ("started", 1, 1),
+        # Not done for Xen's guests, but nobody can see that this is one.
+        ("migrate", 0, 1),
+        ("restore", 0, 1),
+        ("reconnect", 0, 0),
+        ("stopped", 0, 0),
+        ("release", 0, 0),
+        ("start", 0, 0),
+        ("x\ny", 0, 0),
     ],
 )
-def test_nonsense(text, operation, code):
+def test_nonsense(text, operation, code, unreadable):
     """
-    Only a start can be refused, and nothing is written to the output that libvirt reads as a definition.
+    Exit codes for a wrong definition, and for what is none. Only what starts or moves a guest is refused, and
+    nothing is written to the output that libvirt reads as a definition.
     """
     broken = text.replace("<devices>", "<devices><disk><target dev='xvda'/></disk>")
-    for nonsense in (broken, "<!DOCTYPE d>" + text, text[:-20], "urn:ansible:racefree.block:disks:1 \xff"):
+    none = ("<!DOCTYPE d>" + text, text[:-20], "urn:ansible:racefree.block:disks:1 \xff")
+    for nonsense, expected in ((broken, code), *((each, unreadable) for each in none)):
         done = hook_call("x", operation, "begin", "-", text=nonsense)
         assert done.stdout == b"" and b"Traceback" not in done.stderr
-        assert done.returncode == code, done.stderr
+        assert done.returncode == expected, done.stderr
 
 
 @pytest.mark.long

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 
+import names_rounds
 import names_xen
 import pytest
 
@@ -24,7 +25,7 @@ def test_the_path_goes_to_the_guest(tool):
     Left alone, the guest gets the disk. With a long grace time it gets this disk or none. RACEFREE_TRIES sets
     the number of tries with each name.
     """
-    rows = names_xen.rows(tool, int(os.environ.get("RACEFREE_TRIES", "2")), 60, 1)
+    rows = names_rounds.rows(tool, names_xen.TOOLS[tool](), int(os.environ.get("RACEFREE_TRIES", "2")), 60, 1)
     print(rows)
     assert all(row["tries"] for row in rows)
-    assert [row["wrong"] for row in rows if row["name"] == names_xen.SAFE] == [0]
+    assert [row["wrong"] for row in rows if row["name"] == names_rounds.SAFE] == [0]

@@ -41,6 +41,7 @@ if __name__ == "__main__":
 
 import generate
 import known
+import udevd
 from ansible_collections.racefree.block.plugins.module_utils import _dm_table
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     BlockError,
@@ -126,14 +127,14 @@ def udev_stopped():
 @contextlib.contextmanager
 def _udevd_stopped():
     """The same for an udevd that was started by hand."""
-    running = os.path.exists("/run/udev/control")
+    running = os.path.exists(udevd.CONTROL)
     if running:
-        subprocess.run(["udevadm", "control", "--exit", "--timeout=30"], check=True)
+        udevd.stop()
     try:
         yield
     finally:
         if running:
-            subprocess.run(["/usr/lib/systemd/systemd-udevd", "--daemon"], check=True)
+            udevd.start()
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ class Run:
         paths = [file[key] for file in files for key in ("path", "image") if file[key] is not None]
         sizes = sizes_of(paths)
         resize = plan.to_resize(files, {**golden, **sizes})
-        times = self._stores("check the stores", plan.stores_of(guests, sizes), check=True)
+        looked, times = self._stores("check the stores", plan.stores_of(guests, sizes), check=True)
         common = {"uri": qemuhost.URI}
         absent = plan.entries_of(guests, "absent", sizes, common)
         present = plan.entries_of(guests, "present", sizes, common, check_mode=True, mtimes=times)
@@ -63,7 +63,9 @@ class Run:
             with open(file["path"], "ab") as made:
                 made.truncate(file["size"])
         sizes = sizes_of(paths)
-        times = self._stores("record the images", plan.stores_of(guests, sizes))
+        stores = plan.stores_of(guests, sizes)
+        if self.changed or len(looked) != len(stores) or any(row["changed"] for row in looked):
+            times = self._stores("record the images", stores)[1]
         present = plan.entries_of(guests, "present", sizes, common, mtimes=times)
         if self.changed or len(rows) != len(files) or any(row["changed"] for row in rows):
             self._disks("define the disks", present)
@@ -81,10 +83,10 @@ class Run:
         return {row["path"]: row["size"] for row in rows}
 
     def _stores(self, step, stores, check=False):
-        """The modification times of their images, by path."""
+        """The rows of the stores, and the modification times of their images, by path."""
         rows = self._module(step, "snapshot_stores", check, stores=stores)["stores"] if stores else []
         images = [row["store"]["image"] for row in rows]
-        return {image["path"]: image["mtime_ns"] for image in images}
+        return rows, {image["path"]: image["mtime_ns"] for image in images}
 
     def _disks(self, step, disks, check=False):
         return self._module(step, "libvirt_disks", check, disks=disks)["disks"] if disks else []

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import time
@@ -29,7 +30,9 @@ ON_HOSTS = ROOT / "docs" / "block-names" / "hosts.json"
 PAGE = ROOT / "docs" / "block-names.md"
 COUNTS = ("tries", "replaced", "right", "refused", "wrong")
 OURS = ("by-diskseq", "/dev/racefree/dm-uuid")
-FULL, OTHERS, LATE = 10000, 1000, 200
+# Tries of a full run: of each tool with all names of this collection together, with each other name, and of
+# late strikes.
+FULL, OTHERS, LATE = 10000, 500, 200
 LEVELS = (0.02, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 # Parts of one start of a kernel.
 AT_ONCE = 40
@@ -40,6 +43,7 @@ NAMES = {
     "mapped": ("by-diskseq", "/dev/racefree/dm-uuid", "/dev/mapper"),
     "mapping of cryptsetup": ("the mapping's name",),
 }
+_NAMES_OF_OURS = sum(name in OURS for names in NAMES.values() for name in names)
 
 
 Rows = dict[str, dict[str, int]]
@@ -60,7 +64,7 @@ class Part(NamedTuple):
     def target(self, name: str) -> int:
         if self.late:
             return LATE
-        return FULL if name in OURS else OTHERS
+        return math.ceil(FULL / _NAMES_OF_OURS) if name in OURS else OTHERS
 
 
 def parts() -> Iterator[Part]:
@@ -97,7 +101,7 @@ def next_part(rows: Rows) -> tuple[Part, float] | None:
         for part in parts():
             share = done(rows, part)
             if share < level:
-                return part, min(level, share + part.size / FULL)
+                return part, min(level, share + part.size * _NAMES_OF_OURS / FULL)
     return None
 
 
@@ -112,7 +116,7 @@ def plan(rows: Rows) -> list[dict[str, object]]:
         sizes = {"tries": 0, "others": 0}
         seed = rows.get(part.key(NAMES[part.kind][0]), {}).get("tries", 0)
         for name in NAMES[part.kind]:
-            wanted = part.target(name) if part.late else round(share * part.target(name))
+            wanted = part.target(name) if part.late else math.ceil(share * part.target(name))
             row = rows.setdefault(part.key(name), {"tries": 0})
             option = "tries" if name in OURS else "others"
             sizes[option] = max(sizes[option], wanted - row["tries"])

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 
 PACKAGE = "ansible_collections.racefree.block.plugins.module_utils._by_diskseq"
 BLKGETDISKSEQ = 0x80081280
-BLKPG, ADD = 0x1269, 1
+BLKPG, ADD, DELETE = 0x1269, 1, 2
 
 
 class Service:
@@ -115,11 +115,14 @@ class Service:
 
 
 @contextlib.contextmanager
-def service(*options: str, what: str = "by-diskseq", kind: type[Service] = Service) -> Iterator[Service]:
-    """A service in a temporary directory."""
+def service(
+    *options: str, what: str = "by-diskseq", kind: type[Service] = Service, mount: str = ""
+) -> Iterator[Service]:
+    """A service with its state, and without ``mount`` its mount point, in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="names-", dir="/run") as place:
-        os.mkdir(f"{place}/mount")
-        started = kind(f"{place}/mount", f"{place}/state", options, what)
+        mount = mount or f"{place}/mount"
+        os.makedirs(mount, exist_ok=True)
+        started = kind(mount, f"{place}/state", options, what)
         # Tests that run as other users need to enter this directory.
         os.chmod(place, 0o711)
         try:
@@ -127,7 +130,9 @@ def service(*options: str, what: str = "by-diskseq", kind: type[Service] = Servi
         finally:
             if started.process.poll() is None:
                 started.stop()
-            subprocess.run(["umount", "-q", "-l", started.mount], check=False)
+            subprocess.run(["umount", "-q", "-l", mount], check=False)
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(mount)
 
 
 def wait_for(condition, seconds: float = 20.0, fails: bool = True) -> bool:
@@ -167,6 +172,15 @@ def add_partition(node: str, number: int, start: int, length: int) -> None:
     BLKPG_ADD_PARTITION (include/uapi/linux/blkpg.h). Start and length in bytes. Used because not every kernel
     has a parser for partition tables.
     """
+    _partition(node, ADD, number, start, length)
+
+
+def delete_partition(node: str, number: int) -> None:
+    """BLKPG_DEL_PARTITION."""
+    _partition(node, DELETE, number)
+
+
+def _partition(node: str, what: int, number: int, start: int = 0, length: int = 0) -> None:
     data = ctypes.create_string_buffer(struct.pack("qqi64s64s", start, length, number, b"", b""), 152)
     with open(node, "rb") as disk:
-        fcntl.ioctl(disk, BLKPG, struct.pack("iiiP", ADD, 0, 152, ctypes.addressof(data)))
+        fcntl.ioctl(disk, BLKPG, struct.pack("iiiP", what, 0, 152, ctypes.addressof(data)))

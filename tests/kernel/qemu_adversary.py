@@ -27,7 +27,6 @@ import json
 import os
 import random
 import signal
-import stat
 import sys
 import tempfile
 import time
@@ -68,13 +67,10 @@ def _guest(way, good):
 
 def _letters(name):
     """The first bytes of each block device that the guest's QEMU has open."""
-    directory = f"/proc/{qemuhost.pid_of(name)}/fd"
     found = set()
-    for number in os.listdir(directory):
-        path = os.path.join(directory, number)
-        if stat.S_ISBLK(os.stat(path).st_mode):
-            with open(path, "rb") as device:
-                found.add(device.read(1))
+    for path in qemuhost.open_disks(name):
+        with open(path, "rb") as device:
+            found.add(device.read(1))
     return found
 
 

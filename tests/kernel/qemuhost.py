@@ -246,13 +246,17 @@ def pid_of(name):
         return int(file.read())
 
 
+def open_disks(name):
+    """Paths in /proc, each of which leads to a block device that the domain's QEMU has open."""
+    directory = f"/proc/{pid_of(name)}/fd"
+    paths = [os.path.join(directory, number) for number in os.listdir(directory)]
+    return [path for path in paths if stat.S_ISBLK(os.stat(path).st_mode)]
+
+
 def opened(name):
     """{(major, minor)} of block devices that the domain's QEMU has open."""
-    directory = f"/proc/{pid_of(name)}/fd"
-    found = [os.stat(os.path.join(directory, fd)) for fd in os.listdir(directory)]
-    return {
-        (os.major(there.st_rdev), os.minor(there.st_rdev)) for there in found if stat.S_ISBLK(there.st_mode)
-    }
+    numbers = [os.stat(path).st_rdev for path in open_disks(name)]
+    return {(os.major(number), os.minor(number)) for number in numbers}
 
 
 def boot_sector(directory):

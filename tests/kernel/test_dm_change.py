@@ -11,7 +11,9 @@ import subprocess
 import sys
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
+from ansible_collections.racefree.block.plugins.module_utils._dm import suspended as _suspended
 from conftest import (
     Failed,
     assert_as,
@@ -32,7 +34,7 @@ KILLED_IN_A_RELOAD = """
 import os, signal, sys
 sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-from ansible_collections.racefree.block.plugins.module_utils._dm import load, reload
+from ansible_collections.racefree.block.plugins.module_utils._dm import load, reload, udev
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
 
 def killed_before(call):
@@ -47,7 +49,31 @@ Control = type("Control", (_dm_ioctl.Control,), {sys.argv[2]: killed_before(sys.
 
 first = os.getpid()
 with Control() as control, _device.open_path(sys.argv[1]) as device:
-    reload.reload(control, device, load.Table(((0, 16, b"zero", b""),)), 0)
+    reload.reload(control, device, load.Table(((0, 16, b"zero", b""),)), udev.Cookie())
+"""
+
+# The child that stands by acts only when it is told to, or after some seconds.
+LATE_STANDBY = """
+import os, select, signal, sys
+sys.path.insert(0, os.environ.get("RACEFREE_SITE", "/root/site"))
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
+from ansible_collections.racefree.block.plugins.module_utils._dm import load, reload, udev
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _dm_ioctl
+
+class Control(_dm_ioctl.Control):
+    told = False
+
+    def _on(self, *words, **more):
+        if os.getpid() != first and not self.told:
+            self.told = True
+            print("late", flush=True)
+            select.select([sys.stdin], [], [], 3)
+        return super()._on(*words, **more)
+
+first = os.getpid()
+reload.suspended.suspend = lambda *words: os.kill(first, signal.SIGKILL)
+with Control() as control, _device.open_path(sys.argv[1]) as device:
+    reload.reload(control, device, load.Table(((0, 16, b"zero", b""),)), udev.Cookie())
 """
 
 
@@ -233,6 +259,112 @@ def test_killed_in_a_reload(name, cleanup, control, state, call, told):
 
     wait_until(is_as_before)
     assert not run_module("dm_device", name=name, table="0 8 zero", state=state)["changed"]
+
+
+@pytest.fixture
+def late_standby(name, cleanup):
+    """
+    A run that was killed when it had loaded ``0 16 zero`` in place of ``0 8 zero``; the child that stands by
+    for it has woken up, and does nothing until something is written to ``stdin``, or for three seconds.
+    """
+    cleanup(dm=name)
+    made = run_module("dm_device", name=name, table="0 8 zero")["device"]
+    with subprocess.Popen(
+        [sys.executable, "-c", LATE_STANDBY, made["path"]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as killed:
+        assert killed.stdout.readline() == "late\n" and killed.wait() == -9
+        yield killed
+
+
+def test_a_late_standby_leaves_the_table_of_another_program(name, control, late_standby):
+    address = _control.by_name(name)
+    control.load(address, ((0, 24, b"zero", b""),))
+    late_standby.communicate("now", timeout=60)
+    assert control.table(address, inactive=True)[1][0].length == 24
+    control.clear(address)
+
+
+def test_a_late_standby_leaves_the_table_of_another_run(name, late_standby, monkeypatch):
+    """Even if it has the same content."""
+    as_usual = _suspended.suspend
+
+    def suspend(control, device, how):
+        as_usual(control, device, how)
+        late_standby.communicate("now", timeout=60)
+
+    monkeypatch.setattr(_suspended, "suspend", suspend)
+    assert run_module("dm_device", name=name, table="0 16 zero")["device"]["table"] == ["0 16 zero"]
+
+
+@pytest.mark.parametrize("state", ["present", "suspended"])
+@pytest.mark.parametrize("new", [{"table": "0 16 zero"}, {"table": "0 8 zero", "read_only": True}])
+@pytest.mark.parametrize("command", [("clear",), ("load", "--table", "0 24 zero")])
+def test_another_program_drops_or_replaces_the_new_table(name, cleanup, monkeypatch, state, new, command):
+    """Just before it becomes live: the resume succeeds, with another table than the one that was loaded."""
+    cleanup(dm=name)
+    made = run_module("dm_device", name=name, table="0 8 zero", state=state)["device"]
+    before = snapshot()
+    as_usual = _suspended.suspend
+    commands = [["dmsetup", command[0], name, *command[1:]]]
+
+    def suspend(control, device, how):
+        as_usual(control, device, how)
+        while commands:
+            subprocess.run(commands.pop(), check=True)
+
+    monkeypatch.setattr(_suspended, "suspend", suspend)
+    with pytest.raises(Failed) as caught:
+        run_module("dm_device", name=name, state=state, **new)
+    result = caught.value.result
+    assert result["error"]["kind"] == "DeviceBusy" and "another program" in result["msg"]
+    after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
+    assert after["suspended"] is (state == "suspended")
+    if command == ("clear",):
+        assert_as(before)
+        assert after["table"] == made["table"] and not after["read_only"]
+        assert result["changed"] is False and "the old table is live" in result["msg"]
+    else:
+        assert after["table"] == ["0 24 zero"] and result["changed"] is True
+        assert "not rolled back" in str(result["warnings"]) and "another program" in str(result["warnings"])
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        f"0 {SECTORS} flakey {{0}} 0 1 0",
+        f"0 {SECTORS} raid raid1 2 0 sync 2 - {{0}} - {{1}}",
+        f"0 {SECTORS} raid raid1 3 0 rebuild 1 2 - {{0}} - {{1}}",
+        f"0 {SECTORS} mirror core 1 1024 2 {{0}} 0 {{1}} 0",
+    ],
+)
+def test_a_table_that_the_kernel_prints_differently_is_the_one_that_was_loaded(
+    origin_and_store, name, cleanup, new
+):
+    cleanup(dm=name)
+    run_module("dm_device", name=name, table=f"0 {SECTORS} zero")
+    assert run_module("dm_device", name=name, table=new.format(*origin_and_store))["changed"]
+
+
+def test_a_table_is_rolled_back_if_its_device_cannot_be_suspended_again(name, cleanup, monkeypatch):
+    cleanup(dm=name)
+    run_module("dm_device", name=name, table="0 8 zero", state="suspended")
+    before, calls = snapshot(), []
+    as_usual = _suspended.suspend
+
+    def suspend(*words):
+        calls.append(words)
+        if len(calls) == 2:
+            raise DeadlineExceeded("the reads and writes of this test", 1)
+        as_usual(*words)
+
+    monkeypatch.setattr(_suspended, "suspend", suspend)
+    with pytest.raises(Failed, match="of this test") as caught:
+        run_module("dm_device", name=name, table="0 16 zero", state="suspended")
+    assert_as(before)
+    assert caught.value.result["changed"] is False
 
 
 def test_a_table_that_somebody_else_loaded_is_not_made_live(name, cleanup):

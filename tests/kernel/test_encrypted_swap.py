@@ -8,18 +8,19 @@ The program of the role encrypted_swap on a real kernel, without systemd: starte
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 
 import pressure
 import pytest
+import swap_areas
 import swap_kills
-from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals, way_in
-from ansible_collections.racefree.block.plugins.module_utils._swap import area, config, program
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import reaping, seals, way_in
+from ansible_collections.racefree.block.plugins.module_utils._swap import area, program
 from conftest import run_module, wait_until
 from sealing import is_refused, nothing_sealed, stopped_keeper
+from swap_areas import loops, swaps, table
 
 pytestmark = pytest.mark.usefixtures(nothing_sealed.__name__)
 MIB = 2**20
@@ -27,41 +28,7 @@ MIB = 2**20
 
 @pytest.fixture
 def swap(tmp_path, monkeypatch):
-    """
-    A function that writes the configuration NAME.json of an area, and returns the path of the area's file.
-    """
-    monkeypatch.setattr(config, "DIRECTORY", str(tmp_path / "configuration"))
-    os.mkdir(config.DIRECTORY)
-    names = []
-
-    def write(name="one", size=64 * MIB, **options):
-        path = str(tmp_path / f"{name}.swap")
-        values = dict({"source": {"file": path}, "size": size, "priority": 5}, **options)
-        with open(os.path.join(config.DIRECTORY, f"{name}.json"), "w", encoding="utf-8") as file:
-            json.dump(values, file)
-        names.append(name)
-        return path
-
-    yield write
-    for name in names:
-        program.main(["stop", name])
-
-
-def swaps():
-    """{path: priority} of the areas that the kernel uses."""
-    with open("/proc/swaps", encoding="ascii") as file:
-        return {line.split()[0]: int(line.split()[4]) for line in file.readlines()[1:]}
-
-
-def table(name):
-    done = subprocess.run(
-        ["dmsetup", "table", "--showkeys", name], capture_output=True, text=True, check=False
-    )
-    return done.stdout
-
-
-def loops():
-    return subprocess.run(["losetup", "-a"], capture_output=True, text=True, check=True).stdout
+    yield from swap_areas.configured(tmp_path, monkeypatch)
 
 
 def test_the_life_of_an_area(swap, capsys):
@@ -95,16 +62,40 @@ def test_a_device_that_goes_while_a_stop_begins(swap, monkeypatch):
     assert program.main(["start", "one"]) == 0
     [node] = swaps()
 
-    def end_swap(resources):
-        with way_in.let_in([number_of(node)]):
-            area.swap_off(node)
-        # The kernel removes it a moment later.
-        wait_until(lambda: not table("racefree-swap-one"), 20)
-
     with stopped_keeper(), monkeypatch.context() as patch:
-        patch.setattr(program.orphans, "reap", end_swap)
+        patch.setattr(program.orphans, "reap", lambda resources: end_swap(node))
         assert program.main(["stop", "one"]) == 0
         assert not swaps() and not seals.found()
+
+
+def test_a_device_that_is_still_in_sysfs_while_a_stop_begins(swap, monkeypatch):
+    """The kernel removes the name of a mapped device first, and for a moment its seal does not look stale."""
+    swap()
+    assert program.main(["start", "one"]) == 0
+    [node] = swaps()
+    reap_one, looks = reaping.reap_one, []
+
+    def go(resources):
+        end_swap(node)
+        wait_until(lambda: not os.path.exists(f"/sys/class/block/{os.path.basename(node)}"), 20)
+        patch.setattr(reaping, "reap_one", as_if_there)
+
+    def as_if_there(*arguments):
+        looks.append(arguments)
+        return len(looks) > 2 and reap_one(*arguments)
+
+    with stopped_keeper(), monkeypatch.context() as patch:
+        patch.setattr(program.orphans, "reap", go)
+        assert program.main(["stop", "one"]) == 0
+        assert not swaps() and not seals.found() and len(looks) == 3
+
+
+def end_swap(node):
+    """End the use of the area one, as a killed stop does, and wait until its device has no name any more."""
+    with way_in.let_in([number_of(node)]):
+        area.swap_off(node)
+    # The kernel removes it a moment later.
+    wait_until(lambda: not table("racefree-swap-one"), 20)
 
 
 def number_of(path):
@@ -178,16 +169,18 @@ def test_an_area_in_use_that_is_described_otherwise(swap, capsys):
     """As after a stop that failed because what is swapped out does not fit into memory."""
     swap(discard=True)
     assert program.main(["start", "one"]) == 0
-    for other in (
-        {"size": 32 * MIB},
-        {"priority": 6},
-        {"discard": False},
-        {"cipher": "aes-cbc-essiv:sha256", "key_size": 256},
-        {"key_size": 256},
+    for other, words in (
+        ({"size": 32 * MIB}, f"the size is {64 * MIB} instead of {32 * MIB}"),
+        ({"priority": 6}, "the priority is 5 instead of 6"),
+        ({"priority": None}, "the priority is 5 instead of the kernel's choice"),
+        ({"discard": False}, "the discard is on instead of off"),
+        ({"cipher": "aes-cbc-essiv:sha256", "key_size": 256}, "the cipher is aes-xts-plain64 instead"),
+        ({"key_size": 256}, "the key size is 512 instead of 256"),
     ):
         swap(**{"discard": True, **other})
         assert program.main(["start", "one"]) == 1
-        assert "with other options than those" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "not as configured now" in told and words in told and "racefree-encrypted-swap@one" in told
     swap(discard=True)
     assert program.main(["start", "one"]) == 0 and len(swaps()) == 1
 
@@ -220,6 +213,9 @@ def test_a_device_of_somebody_else_is_left_alone(swap, capsys, name, own):
         ({"cipher": "nosuch-xts-plain64"}, "racefree-swap-one"),
         ({"key_size": 100}, "key_size 100"),
         ({"source": {"file": "/nowhere/file"}}, "/nowhere/file"),
+        ({"overwrite": "yes"}, "overwrite yes"),
+        ({"source": {"file": "/x", "overlap": True}}, "source.overlap true"),
+        ({"source": {"file": "/x", "read_only": True}}, "source.read_only true"),
     ],
 )
 def test_what_cannot_be_is_said_and_leaves_nothing(swap, capsys, values, words):

@@ -20,8 +20,10 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 )
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 from ansible_collections.racefree.block.plugins.module_utils._dm import load, udev
 from ansible_collections.racefree.block.plugins.module_utils._dm import mapped as _mapped
+from ansible_collections.racefree.block.plugins.module_utils._dm import suspended as _suspended
 from ansible_collections.racefree.block.plugins.module_utils._source import (
     for_guest,
     growth,
@@ -337,6 +339,26 @@ def test_a_device_made_for_libvirt(files, sealed, request):
             if sealed:
                 seals.lift_below(*number, "own")
                 seals.lift(*number)
+
+
+def test_another_program_replaces_the_longer_table(files, monkeypatch):
+    """Just before it becomes live: that is not a disk that has grown, and it does not stay as it was."""
+    as_usual = _suspended.suspend
+
+    def suspend(control, device, how):
+        as_usual(control, device, how)
+        control.load(_control.by_device(device), ((0, 8 * MIB // 512, b"zero", b""),))
+
+    with disk(over_a_file(files, 8 * MIB)) as file, Resources() as resources:
+        number = os.fstat(file.fileno()).st_rdev
+        device = resources.enter_context(_device.open_number(os.major(number), os.minor(number)))
+        found = growth.Growth(resources, growth.allow)
+        assert found.plan(spec.parse(over_a_file(files, 16 * MIB)), device)
+        monkeypatch.setattr(_suspended, "suspend", suspend)
+        with pytest.raises(DeviceBusy, match="another program replaced"):
+            found.apply()
+        assert "has a table of another program" in found.remains()[-1]
+        assert found.remains()[:-1] == found.grown and not any(device.path in text for text in found.grown)
 
 
 @pytest.mark.parametrize("stack", [limited_file, encrypted])

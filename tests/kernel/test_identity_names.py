@@ -169,6 +169,46 @@ def test_nothing_is_kept_for_names_that_were_looked_up(names, disks, mapped):
     assert disks.pins() == []
 
 
+def test_at_its_own_place_below_dev_it_does_not_look_at_itself(disks, mapped):
+    """
+    The service has one thread. A path in its own file system, or a link into it, would make it wait for its
+    own answer. It does not look at other file systems there, either.
+    """
+    place, link, other = "/dev/names-here", "/dev/names-link", "/dev/names-other"
+    os.makedirs(other, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "names", other], check=True)
+    try:
+        with service("--disks", disks.mount, what="identity", mount=place) as names:
+            os.symlink(f"names-here/dm-name/{mapped}", link)
+            os.symlink("/dev/names-here", f"{link}-directory")
+            os.makedirs(f"{other}/inside")
+            os.symlink("../null", f"{other}/inside/null")
+            there = subprocess.run(
+                ["ls", "-lR", place], capture_output=True, text=True, check=True, timeout=30, user=65534
+            ).stdout
+            assert "link/mapper:\n" in there and f" {mapped} -> {disks.mount}/" in there
+            for path in (
+                "names-here",
+                "names-here/dm-name",
+                "names-link",
+                "names-link-directory",
+                "names-other",
+            ):
+                assert not os.path.lexists(names.path(f"link/{path}/{mapped}"))
+            assert not os.path.lexists(names.path("link/names-link"))
+            assert (
+                os.listdir(names.path("link/names-here")) == os.listdir(names.path("link/names-other")) == []
+            )
+            assert names.stop() == 0 and names.said() == ""
+    finally:
+        for path in (link, f"{link}-directory"):
+            if os.path.lexists(path):
+                os.unlink(path)
+        subprocess.run(["umount", other], check=True)
+        os.rmdir(other)
+    assert disks.no_pins()
+
+
 def test_killed_it_gives_errors(disks, mapped):
     with service("--disks", disks.mount, what="identity") as names:
         names.kill()

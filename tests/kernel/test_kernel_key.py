@@ -136,6 +136,77 @@ def test_a_device_over_its_own_key_only(key, name, image, cleanup):
     assert read_device(made["path"], 0, 6) == b"secret"
 
 
+# As in a service, whose session keyring has no link to root's user keyring.
+IN_A_SESSION = """
+import json, sys
+from conftest import Failed, run_module
+try:
+    print(json.dumps(run_module("dm_device", **json.loads(sys.argv[1]))))
+except Failed as failed:
+    print(json.dumps(failed.result))
+"""
+
+
+def in_a_session(**arguments):
+    """The result of dm_device in a process with a session keyring of its own."""
+    done = subprocess.run(
+        ["keyctl", "session", "-", sys.executable, "-B", "-c", IN_A_SESSION, json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=os.path.dirname(__file__),
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def does_not_start(key, name, image, cleanup):
+    """
+    ``(options of a device over its key, table for it that does not start)``: the kernel refuses to take over
+    the store of a live snapshot only at resume, when the old table is gone already.
+    """
+    files = [image(f"{word}.raw") for word in ("disk", "origin", "store")]
+    for path in files:
+        cleanup(loop=path)
+    cleanup(dm=name)
+    cleanup(dm=f"{name}-snapshot")
+    options = key()
+    run_module("kernel_key", **options)
+    _device, origin, store = (
+        f"diskseq:{run_module('loop_device', backing_file=path)['device']['diskseq']}" for path in files
+    )
+    snapshot = f"0 {SECTORS} snapshot {origin} {store} P 8"
+    run_module("dm_device", name=f"{name}-snapshot", table=snapshot)
+    words = f"crypt aes-xts-plain64 :32:logon:{options['description']} 0 {_device} 0"
+    return {"name": name, "table": f"0 {SECTORS} {words}"}, snapshot.replace("snapshot", "snapshot-merge")
+
+
+def test_the_old_table_gets_its_key_again_if_the_new_one_does_not_start(does_not_start):
+    options, merge = does_not_start
+    made = in_a_session(**options)["device"]
+    failed = in_a_session(**dict(options, table=merge))
+    assert "The old table is live again" in failed["msg"] and failed["changed"] is False
+    after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
+    assert after["table"] == made["table"] and not after["suspended"]
+
+
+def test_an_old_table_whose_key_is_gone_cannot_be_restored(key, does_not_start):
+    """The result tells that the device has changed, and how to repair it."""
+    options, merge = does_not_start
+    made = run_module("dm_device", **options)["device"]
+    run_module("kernel_key", description=key()["description"], state="absent")
+    with pytest.raises(Failed, match="could not be restored.*ENOKEY.*suspended with the new table") as caught:
+        run_module("dm_device", **dict(options, table=merge))
+    result = caught.value.result
+    assert result["changed"] is True and "suspended with the new table" in str(result["warnings"])
+    after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
+    assert after["suspended"] and "snapshot-merge" in after["table"][0]
+    run_module("kernel_key", **key())
+    repaired = run_module("dm_device", **options)["device"]
+    assert repaired["table"] == made["table"] and not repaired["suspended"]
+
+
 @pytest.mark.systemd
 @pytest.mark.gate("bookworm")
 def test_from_a_service_that_was_started_by_the_init_system(key, image):

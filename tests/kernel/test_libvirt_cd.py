@@ -9,8 +9,6 @@ of it.
 
 from __future__ import annotations
 
-import os
-import stat
 import uuid
 
 import pytest
@@ -71,11 +69,9 @@ def change(name, **more):
 
 def medium(name):
     """The word with which the only block device begins that QEMU has open; None if it has none."""
-    directory = f"/proc/{qemuhost.pid_of(name)}/fd"
-    for fd in os.listdir(directory):
-        if stat.S_ISBLK(os.stat(f"{directory}/{fd}").st_mode):
-            with open(f"{directory}/{fd}", "rb") as file:
-                return file.read(16).decode().strip(".")
+    for path in qemuhost.open_disks(name):
+        with open(path, "rb") as file:
+            return file.read(16).decode().strip(".")
     assert qemuhost.opened(name) == set()
     return None
 

@@ -74,6 +74,11 @@ def test_connections_are_kept(domain, monkeypatch):
     def read():
         return _connection.read(TEST, domain.name(), Deadline(30)).uuid
 
+    def written():
+        return _connection.with_connection(
+            TEST, Deadline(30), "it", lambda connection: connection.lookupByName(domain.name()).UUIDString()
+        )
+
     def read_in_child():
         child = os.fork()
         if not child:
@@ -90,10 +95,34 @@ def test_connections_are_kept(domain, monkeypatch):
         # As after a restart of the daemon.
         opened[1].close()
         assert read() and len(opened) == 3
+        opened[2].close()
+        assert written() == domain.UUIDString() and len(opened) == 4
     for connection in opened:
         with pytest.raises(libvirt.libvirtError):
             connection.getLibVersion()
-    assert read() and read() and len(opened) == 5
+    assert read() and read() and len(opened) == 6
+
+
+def test_a_kept_connection_is_not_asked_before_a_read(domain, monkeypatch):
+    """Each question to the daemon takes its time. What changes something is not sent twice."""
+    opened, asked = [], []
+    monkeypatch.setattr(_connection.libvirt, "open", counted(libvirt.open, opened))
+    version = libvirt.virConnect.getLibVersion
+    monkeypatch.setattr(libvirt.virConnect, "getLibVersion", lambda self: asked.append(1) or version(self))
+
+    def lost_while_it_writes(connection):
+        calls.append(1)
+        connection.close()
+        return connection.lookupByName(domain.name())
+
+    calls = []
+    with kept.KeptConnections():
+        for _turn in range(3):
+            _connection.read(TEST, domain.name(), Deadline(30))
+        assert asked == []
+        with pytest.raises(GuestError):
+            _connection.with_connection(TEST, Deadline(30), domain.name(), lost_while_it_writes)
+        assert asked == calls == [1]
 
 
 def counted(open_connection, opened):

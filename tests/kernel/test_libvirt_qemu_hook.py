@@ -12,14 +12,17 @@ import os
 import re
 import signal
 import subprocess
+import time
 import uuid
 
 import pytest
 import qemu_adversary
 import qemuhost
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml
-from conftest import run_module
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device, domain_xml
+from ansible_collections.racefree.block.plugins.module_utils._module import libvirt_disk
+from conftest import Failed, run_module
 from qemuhost import HOOK, URI, defined, definition, nothing_left, ours, run, virsh, wait_for
+from test_libvirt_qemu_live import running
 
 pytestmark = pytest.mark.qemu
 
@@ -269,6 +272,68 @@ def test_an_adversary_at_the_path():
     """One start in each mode; see qemu_adversary.py for larger runs."""
     counts = qemu_adversary.swapped(["recipe"], len(qemu_adversary.MODES))["recipe"]
     assert counts["nobody"]["right"] == 1 and not any(row["wrong"] for row in counts.values()), counts
+
+
+@contextlib.contextmanager
+def module_run(stops_in, **arguments):
+    """
+    Run libvirt_disks in a process of its own, which stops in ``stops_in``, a pair of an object and the name
+    of a function of it, until the hook of another guest works. Yields a function that waits for its result.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            kind, name = stops_in
+            original = getattr(kind, name)
+
+            def stopped(*words, **more):
+                os.write(writing, b"!")
+                time.sleep(4)
+                return original(*words, **more)
+
+            setattr(kind, name, stopped)
+            try:
+                result = run_module("libvirt_disks", **arguments)
+            except Failed as failed:
+                result = failed.result
+            os.write(writing, json.dumps(result).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    try:
+        with open(reading, "rb", buffering=0) as file:
+            assert file.read(1) == b"!"
+            yield lambda: json.loads(file.read().replace(b"!", b""))
+    finally:
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("moment", ["attaches", slow("plans")])
+def test_a_guest_starts_while_a_task_gives_its_image_to_another_one(tmp_path, image, moment):
+    """
+    Both only read it. Neither waits for a lock or a domain of the other until a limit expires. A task that
+    asks libvirt for the domain that is starting gives up, so that the guest starts.
+    """
+    path, disk = image("golden.raw"), {"uri": URI, "mode": "r", "source": {"file": image("golden.raw")}}
+    with defined(definition("qh10")) as other, running(tmp_path, image) as (domain, name):
+        put(other, "vda", {"file": path}, mode="r")
+        disks = [{"domain": domain, "vdev": "vdb", "live": True, "config": False, **disk}]
+        stops_in = (disk_device, "locked")
+        if moment == "plans":
+            disks.append({"domain": other, "vdev": "vdc", **disk, "source": {"file": image("c.raw")}})
+            stops_in = (libvirt_disk.DiskItem, "plan")
+        with module_run(stops_in, disks=disks) as wait:
+            began = time.monotonic()
+            virsh("start", "qh10", "--paused")
+            assert time.monotonic() - began < 40
+            result = wait()
+        assert numbers_of(other) and len(qemuhost.opened("qh10")) == 1
+        assert bool(result.get("failed")) is (moment == "plans"), result
+        if moment == "plans":
+            assert "it may wait for an image that this task has locked" in str(result)
+            assert run_module("libvirt_disks", disks=disks)["changed"]
+        virsh("destroy", "qh10")
 
 
 # The program, called as libvirt calls it

@@ -14,8 +14,13 @@ import uuid
 import libvirt
 import pytest
 import qemuhost
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, running_qemu
-from conftest import Failed, predict_and_run, refused, run_module
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
+    connection,
+    domain_xml,
+    running_qemu,
+)
+from conftest import Failed, predict_and_run, refused, run_module, udev_settle
 from qemuhost import URI, defined, definition, ours, virsh, wait_for
 
 pytestmark = pytest.mark.qemu
@@ -98,6 +103,27 @@ def test_attached_grown_and_detached(tmp_path, image):
         assert qemuhost.opened(name) == set() and wait_for(lambda: not ours())
 
 
+def test_a_detached_disk_leaves_no_label_and_another_one_can_be_attached(tmp_path, image):
+    """
+    The device is removed with its last user. libvirt must still find it when it removes its label from the
+    node in the guest's own /dev, or it refuses the next device with this number.
+    """
+    with running(tmp_path, image) as (domain, name):
+        place = f"/proc/{qemuhost.pid_of(name)}/root/dev"
+        numbers = []
+        for turn in ("first", "second"):
+            arguments = {"domain": domain, "vdev": "vdb", "uri": URI, "live": True, "config": False}
+            done = run_module("libvirt_disk", source={"file": image(f"{turn}.raw")}, **arguments)
+            numbers.append(number_of(done["device"]))
+            assert qemuhost.opened(name) == numbers[-1]
+            run_module("libvirt_disk", state="absent", **arguments)
+            assert qemuhost.opened(name) == set() and wait_for(lambda: not ours())
+            # libvirt may keep the nodes themselves.
+            nodes = [f"{place}/{each}" for each in os.listdir(place) if each.startswith("dm-")]
+            assert [os.listxattr(node) for node in nodes if os.listxattr(node)] == []
+        assert numbers[0] == numbers[1]
+
+
 def test_what_a_guest_has_from_a_plain_definition_is_refused(tmp_path, image):
     """QEMU has the file open; its definition has no recipe."""
     with running(tmp_path, image) as (domain, name):
@@ -112,6 +138,118 @@ def test_what_a_guest_has_from_a_plain_definition_is_refused(tmp_path, image):
                 config=False,
             )
         assert live(domain).disk("vdb") is None and not live(domain).recipes()
+
+
+@pytest.fixture
+def mounted(tmp_path, image, cleanup):
+    """A loop device, of which a mapped device over the first MiBs is mounted; its path."""
+    path, place = image("host.raw", 32 * MIB), tmp_path / "mounted"
+    cleanup(loop=path)
+    device = run_module("loop_device", backing_file=path)["device"]["path"]
+    place.mkdir()
+    try:
+        qemuhost.run("dmsetup", "create", "hostlv", "--table", f"0 32768 linear {device} 0")
+        qemuhost.run("mkfs.ext4", "-q", "-F", "/dev/mapper/hostlv")
+        qemuhost.run("mount", "/dev/mapper/hostlv", str(place))
+        yield device
+    finally:
+        qemuhost.run("umount", str(place), check=False)
+        qemuhost.run("dmsetup", "remove", "--retry", "hostlv", check=False)
+
+
+def test_what_the_host_uses_below_a_mapped_device_is_refused(tmp_path, image, mounted):
+    """Directly, or below a table of the source. Other parts of the disk can be given to the guest."""
+    with running(tmp_path, image) as (domain, name):
+        arguments = {"domain": domain, "vdev": "vdb", "uri": URI, "live": True, "config": False}
+
+        def table(start):
+            line = {"start": 0, "length": 8192, "target": "linear", "device": {"path": mounted}}
+            return {"table": [{**line, "offset": start}]}
+
+        for source, mode in (
+            ({"path": mounted}, "w"),
+            ({"path": mounted}, "r"),
+            ({"file": str(tmp_path / "host.raw")}, "w"),
+            (table(8192), "w"),
+        ):
+            with pytest.raises(Failed, match=r"this host itself uses it: /dev/loop\d+ is part of .*hostlv"):
+                run_module("libvirt_disk", source=source, mode=mode, **arguments)
+        assert live(domain).disk("vdb") is None and not live(domain).recipes()
+        assert run_module("libvirt_disk", source=table(32768), **arguments)["changed"]
+
+
+def test_a_thin_volume_of_lvm_can_be_given_to_a_guest(tmp_path, image, name, cleanup):
+    """
+    LVM has a device over the whole pool, which nobody uses. A look at it is no use, a claim is one. Other
+    volumes of the pool can be mounted.
+    """
+    pool, visible, volumes = f"{name}-tpool", f"{name}-pool", [f"{name}-thin{number}" for number in (1, 2)]
+    paths = [image("meta.raw", 4 * MIB), image("data.raw", 64 * MIB)]
+    for path in paths:
+        cleanup(loop=path)
+    for mapped in (pool, visible, *volumes):
+        cleanup(dm=mapped)
+    meta, data = (run_module("loop_device", backing_file=path)["device"]["path"] for path in paths)
+    qemuhost.run("dmsetup", "create", pool, "--table", f"0 131072 thin-pool {meta} {data} 128 0")
+    qemuhost.run("dmsetup", "create", visible, "--table", f"0 131072 linear /dev/mapper/{pool} 0")
+    for number, volume in enumerate(volumes):
+        qemuhost.run("dmsetup", "message", pool, "0", f"create_thin {number}")
+        table = f"0 32768 thin /dev/mapper/{pool} {number}"
+        qemuhost.run("dmsetup", "create", volume, "--table", table)
+    udev_settle()
+    qemuhost.run("mkfs.ext4", "-q", f"/dev/mapper/{volumes[1]}")
+    place = tmp_path / "mounted"
+    place.mkdir()
+    qemuhost.run("mount", f"/dev/mapper/{volumes[1]}", str(place))
+    try:
+        with running(tmp_path, image) as (domain, _name):
+            guest = {"domain": domain, "uri": URI, "live": True, "config": False}
+            arguments = {"vdev": "vdb", "source": {"path": f"/dev/mapper/{volumes[0]}"}, **guest}
+            claim = os.open(f"/dev/mapper/{visible}", os.O_RDONLY | os.O_EXCL)
+            with pytest.raises(Failed, match=f"this host itself uses it: .*{visible}"):
+                run_module("libvirt_disk", **arguments)
+            os.close(claim)
+            with open(f"/dev/mapper/{visible}", "rb"):
+                assert run_module("libvirt_disk", **arguments)["changed"]
+            whole = {"path": f"/dev/mapper/{pool}"}
+            with pytest.raises(Failed, match="is in use as the disk vdb of the domain"):
+                run_module("libvirt_disk", vdev="vdc", source=whole, **guest)
+    finally:
+        qemuhost.run("umount", str(place))
+
+
+def test_what_the_host_has_mounted_is_refused_for_readers_too(tmp_path, image, cleanup):
+    """Whether through a loop device of its own, or the device that the source names."""
+    path, place = image("host.raw", 32 * MIB), tmp_path / "mounted"
+    place.mkdir()
+    qemuhost.run("mkfs.ext4", "-q", "-F", path)
+    other = image("direct.raw", 32 * MIB)
+    qemuhost.run("mkfs.ext4", "-q", "-F", other)
+    cleanup(loop=other)
+    device = run_module("loop_device", backing_file=other)["device"]["path"]
+    with running(tmp_path, image) as (domain, name):
+        arguments = {"domain": domain, "vdev": "vdb", "uri": URI, "live": True, "mode": "r"}
+        for what, source in ((path, {"file": path}), (device, {"path": device})):
+            qemuhost.run("mount", *(["-o", "loop"] if what == path else []), what, str(place))
+            try:
+                with pytest.raises(Failed, match="this host itself uses"):
+                    run_module("libvirt_disk", source=source, config=False, **arguments)
+            finally:
+                qemuhost.run("umount", str(place))
+        assert live(domain).disk("vdb") is None
+
+
+def test_disks_that_are_only_read_share_a_device(tmp_path, image, cleanup):
+    """Those of guests are no use by the host, although they are mapped devices too."""
+    path = image("golden.raw")
+    cleanup(loop=path)
+    device = run_module("loop_device", backing_file=path)["device"]["path"]
+    with running(tmp_path, image) as (domain, name):
+        guest = {"domain": domain, "source": {"path": device}, "uri": URI, "live": True, "config": False}
+        for vdev in ("vdb", "vdc"):
+            assert run_module("libvirt_disk", vdev=vdev, mode="r", **guest)["changed"]
+        with pytest.raises(Failed, match="in use as the disk vdb of the domain"):
+            run_module("libvirt_disk", vdev="vdd", **guest)
 
 
 def test_libvirt_attaches_another_device(tmp_path, image, cleanup, monkeypatch):
@@ -132,6 +270,44 @@ def test_libvirt_attaches_another_device(tmp_path, image, cleanup, monkeypatch):
             )
         assert live(domain).disk("vdb") is None and not live(domain).recipes()
         assert qemuhost.opened(name) == set() and "vdb" not in virsh("dumpxml", "--inactive", domain)
+
+
+def plug(name, path):
+    """Attach a disk vdb as an administrator does."""
+    virsh("attach-disk", name, path, "vdb", "--subdriver", "raw", "--live")
+
+
+def unplug(name):
+    virsh("detach-disk", name, "vdb", "--live")
+    assert wait_for(lambda: live(name).disk("vdb") is None)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_disk_that_somebody_else_attaches_meanwhile_stays(tmp_path, image, monkeypatch, moment):
+    """Before the module attaches its own one, or in its place before the module rolls back."""
+    theirs, path = image("theirs.raw"), image("a.raw")
+    element = running_qemu.RunningQemuDisk._element
+
+    def before(self):
+        plug(name, theirs)
+        return element(self)
+
+    def after(*arguments):
+        unplug(name)
+        plug(name, theirs)
+        raise GuestError("as if libvirt refused")
+
+    with running(tmp_path, image) as (domain, name):
+        if moment == "before":
+            monkeypatch.setattr(running_qemu.RunningQemuDisk, "_element", before)
+        else:
+            monkeypatch.setattr(connection, "define", after)
+        words = "duplicated" if moment == "before" else "as if libvirt refused"
+        with pytest.raises(Failed, match=words) as caught:
+            run_module("libvirt_disk", domain=domain, vdev="vdb", source={"file": path}, uri=URI, live=True)
+        assert f"has {theirs} as vdb now, which this run did not attach" in str(caught.value.result)
+        assert live(domain).disk("vdb").source == theirs and not live(domain).recipes()
+        assert "vdb" not in virsh("dumpxml", "--inactive", domain) and wait_for(lambda: not ours())
 
 
 @pytest.mark.slow

@@ -108,6 +108,16 @@ def test_another_disk_and_the_old_one_again(guest, raw):
     assert (recipes(guest), definitions(guest)[1]) == (domain_xml.Domain(before[0]).recipes(), before[1])
 
 
+def test_libvirt_fails_after_the_guest_has_released_the_old_disk(guest, raw):
+    old, new = raw("old"), raw("new")
+    run(guest, old)
+    with failing(QemuDisk, "_wait_for_job"), pytest.raises(Failed, match="as if libvirt refused") as caught:
+        run(guest, new, replace=True)
+    assert "The guest has its old disk" in caught.value.result["error"]["hint"]
+    assert begins(guest) == {"old"} and old in recipes(guest)["vdb"] and len(ours()) == 1
+    assert not run(guest, old)["changed"]
+
+
 @pytest.mark.slow
 def test_the_definition_cannot_be_changed(guest, raw):
     """The disk, its recipe and the definition are as before, also if another entry of a list fails."""
@@ -181,6 +191,11 @@ def test_a_guest_that_does_not_answer(guest, raw):
         run(guest, new, replace=True, timeout=8)
     virsh("resume", guest)
     assert wait_for(lambda: live(guest).disk("vdb") is None)
+    if libvirt.getVersion() < 10_000_000:
+        with pytest.raises(Failed, match="Set live=false, and start the guest again"):
+            run(guest, new, replace=True)
+        assert begins(guest) == set() and not ours()
+        return
     assert run(guest, new, replace=True)["changed"] and begins(guest) == {"new"}
 
 

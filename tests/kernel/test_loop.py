@@ -230,6 +230,15 @@ def test_guard_by_diskseq(image, cleanup):
     assert not run_module("loop_device", diskseq=made["diskseq"], state="absent")["changed"]
 
 
+def test_guard_by_the_right_diskseq_of_a_read_only_device(image, cleanup):
+    path = image()
+    cleanup(loop=path)
+    made = run_module("loop_device", backing_file=path, read_only=True)["device"]
+    words = "is bound read-only already", "remove it first"
+    result = refused("loop_device", *words, backing_file=path, diskseq=made["diskseq"])
+    assert "disk sequence number" not in result["msg"]
+
+
 def test_a_device_in_use_stays(image, cleanup, tmp_path):
     path = image(size=4 * MIB)
     made = run_module("loop_device", backing_file=path)["device"]

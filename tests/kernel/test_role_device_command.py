@@ -8,7 +8,7 @@ The playbook luks_guest without its guest, which needs Xen: an open file takes t
 
 from __future__ import annotations
 
-import os
+import stat
 
 import pytest
 from conftest import snapshot, wait_until
@@ -55,4 +55,4 @@ def test_an_encrypted_file_that_goes_with_its_guest(play, tmp_path):
     # The next guest would get the same contents.
     assert play("--skip-tags", "guest") == {OPEN, LEAVE}
     wait_until(lambda: snapshot() == before, 20)
-    assert "data.luks" in os.listdir(tmp_path)
+    assert stat.S_IMODE((tmp_path / "data.luks").stat().st_mode) == 0o600

@@ -8,6 +8,7 @@ The role encrypted_swap on a system with systemd: areas created, changed, stoppe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -73,8 +74,8 @@ def swaps():
 
 def test_made_changed_and_removed(play, tmp_path, image, cleanup):
     one = {"name": "one", "file": str(tmp_path / "one"), "size": "16M", "priority": 3, "direct_io": False}
-    disk = {"name": "disk", "path": device_of(image("disk.raw", 64 * MIB), cleanup), "discard": True}
-    full = {"name": "full", "path": device_of(image("full.raw", 16 * MIB), cleanup)}
+    disk = {"name": "disk", "source": mapped(image("disk.raw", 64 * MIB), "d", cleanup), "discard": True}
+    full = {"name": "full", "path": mapped(image("full.raw", 16 * MIB), "f", cleanup)["path"]}
     subprocess.run(["mkfs.ext4", "-q", full["path"]], check=True)
 
     play(role(one, disk), check=True)
@@ -103,11 +104,20 @@ def test_made_changed_and_removed(play, tmp_path, image, cleanup):
         refused({"name": "one", "file": "/x"}, {"name": "one", "file": "/y"}),
         refused({"name": "one"}),
         refused({"name": "one", "path": "/dev/x", "size": "16M"}),
-        refused(full),
+        # A known area that is described otherwise.
+        refused(dict(full, name="disk")),
+        # One area is renamed, two in the list have the same file, and one has a path that any disk can get.
+        refused(
+            full,
+            dict(disk, name="other"),
+            {"name": "a", "file": "/x"},
+            {"name": "b", "file": "/x"},
+            {"name": "c", "path": "/dev/loop0"},
+        ),
     )
     assert not changed and len(swaps()) == 2, said
     said = " ".join(said.split())
-    assert said.count("TASK [It was refused]") == 5, said
+    assert said.count("TASK [It was refused]") == 6, said
     for name, why in (
         ("One", "item.name is match"),
         ("one", "map(attribute='name')"),
@@ -115,7 +125,15 @@ def test_made_changed_and_removed(play, tmp_path, image, cleanup):
         ("one", "item.size is none"),
     ):
         assert f"encrypted_swap_areas, {name}: needs a name of its own" in said and why in said, said
-    assert f"{full['path']}: there is something on it (ext4)" in said, said
+    overwritten = f"{full['path']}: it contains something that swap would overwrite: ext4"
+    for words in (
+        f"full: {overwritten}",
+        f"disk: {overwritten}",
+        "other and disk: both areas are on path:/dev/mapper/t-swap-d",
+        "a and b: both areas are on file:/x",
+        "c: source /dev/loop0: cannot be kept",
+    ):
+        assert words in said, said
 
     # One gets another size, and the other one is removed.
     changed, said = play(role(dict(one, size="24M"), {"name": "disk", "state": "absent"}))
@@ -128,21 +146,67 @@ def test_made_changed_and_removed(play, tmp_path, image, cleanup):
     assert "changed: " not in said.partition("TASK [Again]")[2].partition("PLAY RECAP")[0], said
 
 
-def device_of(path, cleanup):
+def test_what_the_kernel_does_counts(play, tmp_path, image, cleanup):
+    one = {"name": "one", "file": str(tmp_path / "one"), "size": "16M", "priority": 3, "direct_io": False}
+    doubtful = {"name": "disk", "path": mapped(image("disk.raw", 32 * MIB), "d", cleanup)["path"]}
+    dummy, said = play(role(one, doubtful))
+    assert len(swaps()) == 2 and "can name another disk after the next boot" in " ".join(said.split()), said
+
+    # An earlier play was killed after it had written the description.
+    edited("one", priority=9)
+    changed, said = play(role(dict(one, priority=9)))
+    assert swaps()[16 * 1024 - 4] == 9 and len(swaps()) == 2, said
+    # Only how it may start is described otherwise.
+    before = swaps()
+    changed, said = play(role(dict(one, priority=9, overwrite=True)))
+    assert changed == {"Describe the areas"} and swaps() == before, said
+
+    # Removed, although its unit does not stop it.
+    with setting("disk", "ExecStopPost="):
+        dummy, said = play(role({"name": "disk", "state": "absent"}))
+    assert list(swaps()) == [16 * 1024 - 4], said
+    play(role(state="absent"))
+
+
+def mapped(path, letter, cleanup):
+    """The source of a mapped device over a loop device with this file."""
     cleanup(loop=path)
-    return run_module("loop_device", backing_file=path)["device"]["path"]
+    disk = run_module("loop_device", backing_file=path)["device"]["path"]
+    name = f"t-swap-{letter}"
+    table = f"0 {os.path.getsize(path) // 512} linear {disk} 0"
+    subprocess.run(["dmsetup", "create", name, "--uuid", f"U-{name}", "--table", table], check=True)
+    cleanup(dm=name)
+    return {"path": f"/dev/mapper/{name}", "uuid": f"U-{name}"}
+
+
+def edited(name, **values):
+    """Change the description of an area on the host."""
+    path = f"/etc/racefree-block/encrypted-swap/{name}.json"
+    with open(path, encoding="utf-8") as file:
+        known = json.load(file)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(json.dumps(dict(known, **values), indent=4, sort_keys=True) + "\n")
+
+
+@contextlib.contextmanager
+def setting(name, line):
+    """A setting of the area's unit."""
+    directory = f"/run/systemd/system/{UNIT.format(name)}.d"
+    os.makedirs(directory)
+    try:
+        with open(f"{directory}/test.conf", "w", encoding="ascii") as file:
+            file.write(f"[Service]\n{line}\n")
+        assert systemctl("daemon-reload")[0] == 0
+        yield
+    finally:
+        shutil.rmtree(directory)
+        assert systemctl("daemon-reload")[0] == 0
 
 
 def stopped_by_hand():
     """Stop an area, and let a start fail after the area is in use: nothing of it is left."""
     assert systemctl("stop", UNIT.format("disk"))[0] == 0
-    directory = f"/run/systemd/system/{UNIT.format('disk')}.d"
-    os.makedirs(directory)
-    with open(f"{directory}/fails.conf", "w", encoding="ascii") as file:
-        file.write("[Service]\nExecStartPost=/bin/false\n")
-    assert systemctl("daemon-reload")[0] == 0
-    assert systemctl("start", UNIT.format("disk"))[0] != 0 and len(swaps()) == 1
-    mapped = subprocess.run(["dmsetup", "ls"], capture_output=True, text=True, check=True).stdout
-    assert "racefree-swap-disk" not in mapped and "racefree-swap-one" in mapped
-    shutil.rmtree(directory)
-    assert systemctl("daemon-reload")[0] == 0
+    with setting("disk", "ExecStartPost=/bin/false"):
+        assert systemctl("start", UNIT.format("disk"))[0] != 0 and len(swaps()) == 1
+        there = subprocess.run(["dmsetup", "ls"], capture_output=True, text=True, check=True).stdout
+        assert "racefree-swap-disk" not in there and "racefree-swap-one" in there

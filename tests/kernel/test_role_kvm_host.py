@@ -76,7 +76,8 @@ def test_quick_start_of_the_readme(tmp_path):
     section = README.read_text(encoding="utf-8").split("\n### A KVM guest\n")[1]
     (text,) = re.findall(r"^```yaml\n(.*?)^```$", section.split("\n### ")[0], re.M | re.S)
     inventory = tmp_path / "inventory"
-    inventory.write_text("[kvm_hosts]\nlocalhost ansible_connection=local\n", encoding="utf-8")
+    host = "localhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3"
+    inventory.write_text(f"[kvm_hosts]\n{host}\n", encoding="utf-8")
     before = kept()
 
     def play(text):

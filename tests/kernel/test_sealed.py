@@ -8,6 +8,7 @@ The option ``sealed`` of the modules, and how other modules behave on hosts with
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -17,9 +18,11 @@ from ansible_collections.racefree.block.plugins.module_utils._block.seal import 
     attachment,
     blkback,
     place,
+    reason_text,
     reasons,
     seals,
 )
+from ansible_collections.racefree.block.plugins.module_utils._dm import load
 from conftest import Failed, predict_and_run, read_device, refused, run_module, wait_until
 from sealing import is_refused, no_keeper, nothing_sealed
 
@@ -310,7 +313,7 @@ def test_a_seal_for_a_guest_ends_with_its_disk(image, cleanup):
     cleanup(loop=path)
     device = run_module("loop_device", backing_file=path, sealed=True)["device"]
     number = device["major"], device["minor"], device["diskseq"]
-    reason = reasons.of_vbd(7, 51712)
+    reason = reason_text.of_vbd(7, 51712)
     seals.seal(*number, reason=reason)
     assert reasons_of(device) == {"own", reason}
     seals.reap()
@@ -326,6 +329,56 @@ def test_a_seal_for_a_guest_ends_with_its_disk(image, cleanup):
     seals.seal(*number)
     seals.lift(*number)
     assert not reasons.recorded()
+
+
+@pytest.mark.parametrize("state", ["present", "suspended"])
+def test_the_old_table_over_sealed_devices_is_restored_if_the_new_one_does_not_start(
+    stack, image, cleanup, name, state
+):
+    """The kernel refuses to take over the store of a live snapshot only at resume."""
+    dummy, middle, top = stack
+    made = top(sealed=True, sealed_below=True, state=state)["device"]
+    slots = []
+    for path in (image("origin.raw", MIB), image("store.raw", 4 * MIB)):
+        cleanup(loop=path)
+        slots.append(f"diskseq:{run_module('loop_device', backing_file=path)['device']['diskseq']}")
+    cleanup(dm=f"{name}-snapshot")
+    table = f"0 2048 snapshot {slots[0]} {slots[1]} P 8"
+    run_module("dm_device", name=f"{name}-snapshot", table=table)
+    merge = table.replace("snapshot", "snapshot-merge")
+    with pytest.raises(Failed, match="The old table is live again") as caught:
+        run_module("dm_device", name=name, table=merge, state=state, allow_shrink=True)
+    assert caught.value.result["changed"] is False
+    after = run_module("device_info", diskseq=made["diskseq"], features=False)["devices"][0]
+    assert after["table"] == made["table"] and after["suspended"] is (state == "suspended")
+    assert is_refused(middle["path"]) and is_refused(made["path"])
+    # Fixtures remove the devices below in the order in which they were made.
+    run_module("dm_device", name=name, state="absent")
+
+
+@pytest.fixture
+def pool(image, cleanup, name):
+    """The options of dm_device for a sealed thin pool with one volume."""
+    meta, data = image("meta.raw", 4 * MIB), image("data.raw", 64 * MIB)
+    for path in (meta, data):
+        cleanup(loop=path)
+    cleanup(dm=name)
+    options = {"name": name, "table": f"0 {4 * SECTORS} thin-pool file:{meta} file:{data} 128 0"}
+    run_module("dm_device", sealed=True, sealed_below=True, **options)
+    return options
+
+
+def test_volumes_of_a_sealed_pool(pool):
+    assert predict_and_run("dm_device", volumes=[{"id": 1}], **pool)["device"]["sealed"]
+    predict_and_run("dm_device", volumes=[{"id": 1}, {"id": 2, "snapshot_of": 1}], **pool)
+    gone = [{"id": 2, "state": "absent"}, {"id": 1}]
+    assert predict_and_run("dm_device", volumes=gone, **pool)["device"]["sealed"]
+
+
+def test_an_error_of_looking_for_volumes_names_the_pool(pool, monkeypatch):
+    monkeypatch.setattr(load, "sealed_let_in", contextlib.nullcontext)
+    result = refused("dm_device", "EPERM", "look for its volume 1", volumes=[{"id": 1}], **pool)
+    assert result["error"]["device"] == pool["name"] and result["error"]["kind"] == "KernelError"
 
 
 @pytest.fixture
@@ -424,12 +477,12 @@ def test_a_seal_for_guests_stays_as_long_as_one_has_the_disk(image, cleanup, tmp
     # It would look at this host's sysfs.
     with no_keeper():
         for domid in (7, 8):
-            seals.seal(*number, reason=reasons.of_vbd(domid, 51712))
+            seals.seal(*number, reason=reason_text.of_vbd(domid, 51712))
         seals.reap()
         assert len(reasons_of(device)) == 2
         vbds[0].unlink()
         seals.reap()
-        assert reasons_of(device) == {reasons.of_vbd(8, 51712)} and is_refused(device["path"])
+        assert reasons_of(device) == {reason_text.of_vbd(8, 51712)} and is_refused(device["path"])
         # blkback has another device open for this disk now.
         vbds[1].write_text("7:ff\n")
         seals.reap()

@@ -99,7 +99,7 @@ def test_a_device_that_changes_after_it_was_looked_up(image, name, control, othe
         try:
             with pytest.raises(error):
                 if exists:
-                    reload.reload(control, mapped, table, host.cookie.next())
+                    reload.reload(control, mapped, table, host.cookie)
                 else:
                     _mapped.make(control, name, names.new_uuid(), table, host.cookie.next())
             if exists:

@@ -13,7 +13,9 @@ import sys
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
+from ansible_collections.racefree.block.plugins.module_utils._source import resources
 from ansible_collections.racefree.block.plugins.module_utils._volumes import thin
+from ansible_collections.racefree.block.plugins.module_utils._xen import footprint, stack
 from conftest import (
     Failed,
     predict_and_run,
@@ -98,6 +100,29 @@ def test_volumes_are_made_and_deleted(pool, name):
         "dm_device", name=name, volumes=[{"id": 0, "state": "absent"}, {"id": 5, "snapshot_of": 0}]
     )
     assert [is_there(name, number) for number in (0, 5)] == [False, True]
+
+
+def test_what_guests_may_have_of_one_pool(pool, name, cleanup, tmp_path):
+    """Two volumes, but not a volume and the pool, or what is below the pool."""
+    run_module("dm_device", **pool(volumes=present(0, 1)))
+    volumes = [f"{name}-{number}" for number in range(2)]
+    for number, volume in enumerate(volumes):
+        cleanup(dm=volume)
+        run_module("dm_device", name=volume, table=f"0 {SECTORS} thin /dev/mapper/{name} {number}")
+    below = [
+        run_module("loop_device", backing_file=str(tmp_path / file))["device"]["path"]
+        for file in ("meta.raw", "data.raw")
+    ]
+
+    def foot(host, path):
+        with _device.open_path(path) as device:
+            return footprint.footprint(device.id.major, device.id.minor, True, stack.questions(host))
+
+    with resources.Resources() as host:
+        one, two = (foot(host, f"/dev/mapper/{volume}") for volume in volumes)
+        assert footprint.conflict(one, two) is None and footprint.conflict(one, one)
+        for path in (f"/dev/mapper/{name}", *below):
+            assert footprint.conflict(one, foot(host, path)) and footprint.conflict(foot(host, path), two)
 
 
 def test_a_pool_that_is_activated_again_has_its_volumes(pool, name):

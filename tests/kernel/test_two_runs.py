@@ -17,6 +17,7 @@ import os
 import signal
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base import locks
 from ansible_collections.racefree.block.plugins.module_utils._block import bound, loop
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 from ansible_collections.racefree.block.plugins.module_utils._dm import lifetime
@@ -141,6 +142,34 @@ def test_two_mapped_devices_over_one_file(image, name):
         check_good(*results)
         assert mapped(name) == [f"{name}-0", f"{name}-1"] and loops_of(path) == [1]
         remove(*mapped(name), files=[path])
+
+
+def test_a_device_over_a_file_that_another_run_binds_meanwhile(image):
+    """The second run has looked at the file, and waits for its lock while the first one makes the device."""
+    path = image("file.raw")
+    reading, writing = os.pipe()
+    with locks.held(locks.of_file(path)):
+        second = Run("loop_device", lambda: tell_of_waiting(writing), backing={"file": path})
+        os.close(writing)
+        assert os.read(reading, 1)
+        first = run_module("loop_device", backing_file=path)["device"]
+    os.close(reading)
+    found = second.wait()
+    check_good(found)
+    assert found["device"]["backing"]["name"] == first["name"] and loops_of(path) == [1]
+    check_good(Run("loop_device", diskseq=found["device"]["diskseq"], state="absent").wait())
+    remove(files=[path])
+
+
+def tell_of_waiting(pipe):
+    """Let this process write to the pipe when it waits for a lock that somebody else holds."""
+    wait = locks._wait
+
+    def tell(lock, limit):
+        os.write(pipe, b".")
+        wait(lock, limit)
+
+    locks._wait = tell
 
 
 def test_one_makes_it_and_one_removes_it(image, name):

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
-def open_regular(path: str, option: str, flags: int = os.O_RDONLY) -> int:
+def open_regular(path: str, option: str, flags: int = os.O_RDONLY, follow_symlinks: bool = True) -> int:
     """
     Open the regular file at a path with ``flags`` (O_RDONLY or O_RDWR); the file descriptor.
 
-    Raises OSError if it cannot be opened, and InvalidValue for ``option`` if it is not a regular file.
+    Raises OSError if it cannot be opened, and InvalidValue for ``option`` if it is not a regular file. The
+    path itself may be a symbolic link only with ``follow_symlinks``.
     """
-    handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow_symlinks else os.O_NOFOLLOW))
     try:
         there = os.fstat(handle)
         mode = there.st_mode

@@ -68,6 +68,11 @@ def of_inode(device: int, inode: int, path: str) -> Lock:
     return Lock(f"file {device} {inode}", f"the file {path}")
 
 
+def of_loop(number: int, diskseq: int, path: str) -> Lock:
+    """The lock of a loop device that cannot tell which file it has."""
+    return Lock(f"loop {number} {diskseq}", f"the loop device {path}")
+
+
 def of_file(path: str) -> list[Lock]:
     """
     A list with the lock of the file that the path currently leads to, empty if there is no file. Raises

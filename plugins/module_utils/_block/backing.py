@@ -120,13 +120,16 @@ def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size
 
 def check_direct_io(backing: Backing) -> None:
     """
-    Raise NotSupported if the file system has no direct I/O at all. Whether the alignment is sufficient is
-    known only after the file is bound.
+    Raise NotSupported if the file system has no direct I/O at all, KernelError. Whether the alignment is
+    sufficient is known only after the file is bound.
     """
     try:
         os.close(os.open(f"/proc/self/fd/{backing.fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC))
     except OSError as error:
-        raise loop.no_direct_io(backing.path) from error
+        # EINVAL: FMODE_CAN_ODIRECT in fs/open.c. Some file systems return EOPNOTSUPP.
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise loop.no_direct_io(backing.path) from error
+        raise KernelError.from_oserror(error, "open it for direct I/O", device=backing.path) from error
 
 
 def cut(device: _device.Device, has: int, left: int, otherwise: str) -> DeviceBusy:

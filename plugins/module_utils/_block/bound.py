@@ -14,7 +14,7 @@ import os
 
 from .._base import gone
 from .._base.deadline import Deadline
-from .._base.errors import DeviceGone
+from .._base.errors import DeviceGone, KernelError
 from . import device as _device
 from . import loop, sysfs
 from . import mounts as _mounts
@@ -22,7 +22,7 @@ from .in_time import each_in_time
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from typing import Any
 
 
@@ -69,8 +69,8 @@ def statuses(
     Yield ``(name, status)`` (see :func:`_block.loop.read_status`) of the bound loop devices whose file may be
     on one of the file systems ``devices`` (st_dev, or ``_block.loop.OVER_BLOCK``).
 
-    ``paths``: the result of :func:`read_paths`, if it is already known. A device that does not answer is left
-    out if sysfs shows that its file is on another file system.
+    ``paths``: the result of :func:`read_paths`, if it is already known. A device whose storage does not
+    answer, or answers with an error, is left out if sysfs shows that its file is on another file system.
     """
     mounts, elsewhere = None, []
     if loop.OVER_BLOCK in devices:
@@ -81,10 +81,45 @@ def statuses(
         if _mounts.is_elsewhere(path, devices, mounts):
             elsewhere.append(name)
             continue
-        status = loop.read_status(name)
+        status = _status_if_reachable(name, path)
         if status is not None:
             yield name, status
     yield from _statuses_in_time(elsewhere)
+
+
+def _status_if_reachable(name: str, path: str) -> dict[str, Any] | None:
+    """
+    Like :func:`_block.loop.read_status`; also None if the storage has failed and nothing is at the path. The
+    kernel then shows a path below a mount that was taken away (umount --lazy), without its mount point.
+    """
+    try:
+        return loop.read_status(name)
+    except KernelError as error:
+        if not loop.is_no_answer(error) or not _leads_nowhere(name, path):
+            raise
+        return None
+
+
+def _leads_nowhere(name: str, path: str) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno not in gone.PATH:
+            return False
+        # The file may have been renamed or deleted. Then the kernel shows another path now.
+        deleted = path.endswith(" (deleted)")
+        return not deleted and sysfs.read(f"/sys/block/{name}/loop/backing_file") == path
+    return False
+
+
+def _status_if_answered(name: str) -> dict[str, Any] | None:
+    """Like :func:`_block.loop.read_status`; also None if the storage has failed."""
+    try:
+        return loop.read_status(name)
+    except KernelError as error:
+        if not loop.is_no_answer(error):
+            raise
+        return None
 
 
 def _nodes() -> int:
@@ -103,7 +138,8 @@ def over_block() -> dict[int, list[str]]:
     """
     found: dict[int, list[str]] = {}
     for name, path in read_paths().items():
-        status = loop.read_status(name) if path.startswith("/dev/") else None
+        # Nodes of block devices are in memory. What fails is another file system that is mounted there.
+        status = _status_if_answered(name) if path.startswith("/dev/") else None
         device, number = (0, 0) if status is None else file_of(status)
         if device == loop.OVER_BLOCK:
             found.setdefault(number, []).append(name)
@@ -113,7 +149,7 @@ def over_block() -> dict[int, list[str]]:
 def _statuses_in_time(names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     Like :func:`statuses`, for devices whose file should be on another file system. Devices that do not answer
-    in time are left out.
+    in time, or whose storage has failed, are left out.
     """
     asked = {}
     for name in names:
@@ -121,7 +157,7 @@ def _statuses_in_time(names: Iterable[str]) -> Iterator[tuple[str, dict[str, Any
         # A device that did not answer is not waited for every time.
         if key not in _SILENT or _SILENT[key].expired:
             asked[name] = key
-    for name, answered, status in each_in_time(loop.read_status, asked, _ANSWER_SECONDS):
+    for name, answered, status in each_in_time(_status_if_answered, asked, _ANSWER_SECONDS):
         if not answered:
             _SILENT[asked[name]] = Deadline(_SILENT_SECONDS)
         elif status is not None:
@@ -138,22 +174,28 @@ def open_bound(files: set[tuple[int, int]] | None = None) -> Iterator[tuple[_dev
     Yield ``(Device, LoopInfo)`` for each bound loop device. The caller must close each Device.
 
     ``files``: as for :func:`bound_numbers`. Devices that are left out are not opened, which saves most of the
-    time.
+    time. Without it, devices whose storage has failed are included (``_block.loop.settings_of``).
     """
+    read = loop.settings_of if files is None else loop.info
     for minor in bound_numbers(files):
-        found = open_if_bound(minor)
+        found = open_if_bound(minor, read)
         if found is not None:
             yield found
 
 
-def open_if_bound(minor: int) -> tuple[_device.Device, loop.LoopInfo] | None:
-    """The loop device with this minor number, held, and its LoopInfo; None if it is not bound to a file."""
+def open_if_bound(
+    minor: int, read: Callable[[_device.Device], loop.LoopInfo] = loop.info
+) -> tuple[_device.Device, loop.LoopInfo] | None:
+    """
+    The loop device with this minor number, held, and its LoopInfo from ``read``; None if it is not bound to a
+    file.
+    """
     try:
         device = _device.open_number(_device.LOOP_MAJOR, minor)
     except DeviceGone:
         return None
     try:
-        return device, loop.info(device)
+        return device, read(device)
     except DeviceGone:
         device.close()
         return None

@@ -15,7 +15,7 @@ import os
 
 from .._base import gone
 from .._base.deadline import Deadline, pauses
-from .._base.errors import DeviceBusy, KernelError
+from .._base.errors import DeviceBusy, DeviceGone, KernelError
 from .._kernel import uapi_plain
 from . import bound, let_go, loop, sysfs
 from . import device as _device
@@ -104,7 +104,9 @@ def _is_bound_as_before(device: _device.Device) -> bool:
 def _get_bound_status(device: _device.Device) -> dict[str, Any] | None:
     """struct loop_info64 of a held loop device as a dictionary; None if no file is bound."""
     try:
-        return loop.get_status(device.fd)
+        return loop.status_to_write(device)
+    except DeviceGone:
+        return None
     except OSError as error:
         if error.errno in gone.LOOP_FILE:
             return None

@@ -39,6 +39,30 @@ if TYPE_CHECKING:
 _U64_MAX = 2**64 - 1
 # include/uapi/linux/major.h
 LOOP_MAJOR = 7
+# What LOOP_GET_STATUS64 returns if the file's storage fails: the loop driver asks the file system for the
+# inode number (vfs_getattr in loop_get_status), and returns its error. The driver's own ones are ENXIO,
+# EINTR, ENOMEM and EFAULT, and a security module's is EACCES. From fs/fuse/dev.c, for a server that has
+# ended, ends or has failed to start: ENOTCONN, ECONNABORTED, ECONNREFUSED. From NFS, SMB and 9p, for a file
+# that the server does not know any more: ESTALE, ENOENT; for a server that cannot be reached: the other
+# network errors. EIO: a file system that was shut down (xfs), or any storage.
+LOOP_STORAGE = (
+    errno.EIO,
+    errno.ENOENT,
+    errno.ENODEV,
+    errno.EREMOTEIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.ESHUTDOWN,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EPIPE,
+    errno.ETIMEDOUT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+)
 _STATUS_SIZE = struct.calcsize(uapi_plain.LOOP_INFO64)
 _BY_DISKSEQ = "/dev/disk/by-diskseq/"
 
@@ -456,6 +480,9 @@ def check_bound(fd: int, major: int, path: str) -> None:
             raise DeviceGone(
                 "no file is bound to this loop device (any more)", device=path, errno=error.errno
             ) from error
+        if error.errno in LOOP_STORAGE:
+            # The driver asks the storage only if a file is bound.
+            return
         raise KernelError.from_oserror(error, "read the loop device's status", device=path) from error
 
 

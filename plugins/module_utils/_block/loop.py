@@ -47,12 +47,19 @@ _CACHED_SECONDS = 5
 # In place of st_dev for a loop device over a block device, whose number (st_rdev) is in place of st_ino. The
 # node that was opened identifies nothing: others can have the same number.
 OVER_BLOCK = -1
+# In place of st_dev for a file that cannot be asked which one it is.
+UNKNOWN = -2
+
+
+class NoAnswer(OSError):
+    """The storage of a loop device's file has failed, so the status does not tell which file it is."""
 
 
 class LoopInfo(Record):
     """
-    LOOP_GET_STATUS64 of a bound loop device. ``backing_device`` and ``backing_inode``: :func:`file_of`.
-    ``offset`` and ``sizelimit`` are in bytes; ``sizelimit`` 0 means to the end of the file.
+    LOOP_GET_STATUS64 of a bound loop device. ``backing_device`` and ``backing_inode``: :func:`file_of`, or
+    UNKNOWN and 0 (only from :func:`settings_of`). ``offset`` and ``sizelimit`` are in bytes; ``sizelimit`` 0
+    means to the end of the file.
     """
 
     number: int
@@ -84,14 +91,76 @@ def info(device: _device.Device) -> LoopInfo:
     try:
         status = get_status(device.fd)
     except OSError as error:
-        if error.errno in gone.LOOP_FILE:
-            raise DeviceGone("no file is bound to it", device=device.path, errno=error.errno) from error
-        raise KernelError.from_oserror(error, "read the loop device's status", device=device.path) from error
-    return LoopInfo(
-        status["lo_number"],
-        *file_of(status),
-        *(status["lo_" + name] for name in ("offset", "sizelimit", "flags")),
+        raise _no_status(error, device.path, device.id.diskseq) from error
+    return _as_info(status, *file_of(status))
+
+
+def settings_of(device: _device.Device) -> LoopInfo:
+    """
+    Like :func:`info`, also if the storage of the file has failed: the file is UNKNOWN then, and everything
+    else is from sysfs.
+    """
+    try:
+        status = get_status(device.fd)
+    except NoAnswer:
+        return _as_info(settings_in_sysfs(device), UNKNOWN, 0)
+    except OSError as error:
+        raise _no_status(error, device.path, device.id.diskseq) from error
+    return _as_info(status, *file_of(status))
+
+
+def _as_info(status: dict[str, Any], device: int, inode: int) -> LoopInfo:
+    more = (status["lo_" + name] for name in ("offset", "sizelimit", "flags"))
+    return LoopInfo(status["lo_number"], device, inode, *more)
+
+
+def settings_in_sysfs(device: _device.Device) -> dict[str, Any]:
+    """
+    struct loop_info64 of a held loop device as a dictionary, from sysfs, which does not ask the storage.
+    ``lo_device``, ``lo_inode`` and ``lo_rdevice`` are 0. DeviceGone if no file is bound to it, KernelError.
+    """
+    base = f"{device.sysfs}/loop"
+    names = ("offset", "sizelimit", "autoclear", "partscan", "dio")
+    offset, limit, *flags = (sysfs.read(f"{base}/{name}") for name in names)
+    path = backing_path(device)
+    if offset is None or limit is None or None in flags or path is None:
+        raise DeviceGone("no file is bound to it", device=device.path, errno=errno.ENXIO)
+    status = dict(zip(uapi_plain.LOOP_INFO64_FIELDS, STATUS.unpack(bytes(STATUS.size))))
+    meanings = (
+        uapi_plain.LO_FLAGS_AUTOCLEAR,
+        uapi_plain.LO_FLAGS_PARTSCAN,
+        uapi_plain.LO_FLAGS_DIRECT_IO,
     )
+    status.update(
+        lo_number=int(device.name[4:]),
+        lo_offset=int(offset),
+        lo_sizelimit=int(limit),
+        lo_flags=sum(flag for flag, value in zip(meanings, flags) if value == "1"),
+        lo_file_name=os.fsencode(path)[:63],
+    )
+    if device.read_only:
+        status["lo_flags"] |= uapi_plain.LO_FLAGS_READ_ONLY
+    return status
+
+
+def _no_status(error: OSError, path: str, diskseq: object) -> DeviceGone | KernelError:
+    """The error for a status that cannot be read. ``diskseq``: of the device, as far as it is known."""
+    if isinstance(error, NoAnswer):
+        return KernelError.from_oserror(
+            error,
+            "read the loop device's status, because the storage of its file has failed",
+            device=path,
+            hint="Mounting a file system again does not repair devices over its old mount. To remove this "
+            f"one, set diskseq={'N' if diskseq is None else diskseq} and state=absent without backing_file",
+        )
+    if error.errno in gone.LOOP_FILE:
+        return DeviceGone("no file is bound to it", device=path, errno=error.errno)
+    return KernelError.from_oserror(error, "read the loop device's status", device=path)
+
+
+def is_no_answer(error: KernelError) -> bool:
+    """Whether an error of :func:`info` or :func:`read_status` is one of the file's storage."""
+    return isinstance(error.__cause__, NoAnswer)
 
 
 def file_of(status: dict[str, Any]) -> tuple[int, int]:
@@ -184,11 +253,12 @@ def read_status(name: str) -> dict[str, Any] | None:
             return dict(get_status(fd), minor=number[1])
         finally:
             os.close(fd)
+    except NoAnswer as error:
+        raise _no_status(error, f"/dev/{name}", sysfs.read(f"/sys/block/{name}/diskseq")) from error
     except OSError as error:
         if error.errno in gone.LOOP_FILE or error.errno in gone.DISK:
             return None
-        tried = "read the loop device's status"
-        raise KernelError.from_oserror(error, tried, device=f"/dev/{name}") from error
+        raise _no_status(error, f"/dev/{name}", None) from error
 
 
 def _status_at(path: str) -> dict[str, Any] | None:
@@ -205,6 +275,8 @@ def _status_at(path: str) -> dict[str, Any] | None:
             return dict(get_status(fd), minor=os.minor(there.st_rdev))
         finally:
             os.close(fd)
+    except NoAnswer:
+        raise
     except OSError as error:
         if error.errno in gone.PATH or error.errno in gone.LOOP_FILE or error.errno in gone.DISK:
             return None
@@ -281,10 +353,26 @@ def _same_limits(backing: HasIdentity, offset: int, size: int) -> tuple[int, ...
 
 
 def get_status(fd: int) -> dict[str, Any]:
-    """struct loop_info64 of an open loop device as a dictionary."""
+    """struct loop_info64 of an open loop device as a dictionary. NoAnswer, OSError."""
     buffer = bytearray(STATUS.size)
-    fcntl.ioctl(fd, uapi_plain.LOOP_GET_STATUS64, buffer)
+    try:
+        fcntl.ioctl(fd, uapi_plain.LOOP_GET_STATUS64, buffer)
+    except OSError as error:
+        if error.errno in _device.LOOP_STORAGE:
+            raise NoAnswer(error.errno, error.strerror) from error
+        raise
     return dict(zip(uapi_plain.LOOP_INFO64_FIELDS, STATUS.unpack(buffer)))
+
+
+def status_to_write(device: _device.Device) -> dict[str, Any]:
+    """
+    The status of a held loop device, for LOOP_SET_STATUS64, which does not ask the storage and ignores which
+    file it is. OSError, DeviceGone, KernelError.
+    """
+    try:
+        return get_status(device.fd)
+    except NoAnswer:
+        return settings_in_sysfs(device)
 
 
 def no_direct_io(what: str) -> NotSupported:
@@ -304,7 +392,7 @@ def _set_flags(device: _device.Device, flag: int, wanted: bool) -> None:
     is written back.
     """
     try:
-        status = get_status(device.fd)
+        status = status_to_write(device)
         flags = status["lo_flags"] | flag if wanted else status["lo_flags"] & ~flag
         if flags != status["lo_flags"]:
             fcntl.ioctl(

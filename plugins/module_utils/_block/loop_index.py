@@ -61,6 +61,7 @@ class LoopIndex:
     def forget(self) -> None:
         """Read everything again, because other processes may have created loop devices since."""
         self._minors, self._paths, self._names, self._over_block = {}, None, None, None
+        self._directories = {}
 
     def real(self, path: str) -> str:
         """

@@ -24,9 +24,14 @@ _MOUNTINFO = "/proc/self/mountinfo"
 _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 
 
-def read() -> list[tuple[str, int]]:
+# Types of file systems with servers, which can end or not be reached. Their files have the st_dev of the
+# mount.
+_SERVED = ("9p", "ceph", "cifs", "fuse", "fuseblk", "nfs", "nfs4", "smb3")
+
+
+def read() -> list[tuple[str, int, str]]:
     """
-    ``[(mount point, st_dev)]`` of this process's mounts; later entries cover earlier ones
+    ``[(mount point, st_dev, type)]`` of this process's mounts; later entries cover earlier ones
     (proc_pid_mountinfo(5)). Raises KernelError.
     """
     try:
@@ -34,10 +39,17 @@ def read() -> list[tuple[str, int]]:
             lines = [line.split(" ", 5) for line in file]
     except OSError as error:
         raise KernelError.from_oserror(error, "read what is mounted", device=_MOUNTINFO) from error
-    return [(_unescaped(fields[4]), os.makedev(*map(int, fields[2].split(":")))) for fields in lines]
+    return [
+        (
+            _unescaped(fields[4]),
+            os.makedev(*map(int, fields[2].split(":"))),
+            fields[5].partition(" - ")[2].partition(" ")[0],
+        )
+        for fields in lines
+    ]
 
 
-def is_elsewhere(path: str, devices: Collection[int], mounts: list[tuple[str, int]]) -> bool:
+def is_elsewhere(path: str, devices: Collection[int], mounts: list[tuple[str, int, str]]) -> bool:
     """
     Whether the path, as the kernel reports it for an open file, is on none of the file systems ``devices``
     (st_dev).
@@ -45,13 +57,17 @@ def is_elsewhere(path: str, devices: Collection[int], mounts: list[tuple[str, in
     False if this cannot be known: for a file system whose files have another st_dev than its mounts (btrfs),
     and for a path that this process cannot reach.
     """
-    if not path.startswith("/") or not set(devices) <= {device for dummy, device in mounts}:
+    if not path.startswith("/"):
         return False
-    found, length = None, -1
-    for point, device in mounts:
+    found, kind, length = None, "", -1
+    for point, device, its_kind in mounts:
         if len(point) >= length and (point == "/" or path == point or path.startswith(point + "/")):
-            found, length = device, len(point)
-    return found is not None and found not in devices
+            found, kind, length = device, its_kind, len(point)
+    if found is None or found in devices:
+        return False
+    if kind in _SERVED or kind.startswith("fuse."):
+        return True
+    return set(devices) <= {device for dummy, device, dummy2 in mounts}
 
 
 def _unescaped(text: str) -> str:

@@ -104,7 +104,7 @@ def find(resources: Resources, record: records.Made) -> Device | None:
     try:
         # A loop device without a file keeps its number until it gets another file.
         if loop.is_loop(device):
-            loop.info(device)
+            loop.settings_of(device)
     except DeviceGone:
         device.close()
         return None
@@ -168,7 +168,7 @@ def number_of(device: Device) -> tuple[int, int, int]:
 def stays(resources: Resources, device: Device) -> bool:
     """Whether a held loop or mapped device stays after its last close."""
     if loop.is_loop(device):
-        return not loop.info(device).autoclear
+        return not loop.settings_of(device).autoclear
     return not resources.dm.status(control.by_device(device)).deferred_remove
 
 

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from . import udev_record
 from .disk_name import DiskName
 from .mapped_names import MappedNames
+from .udev_record import UdevLinks
 
 _LINK = "link"
 
@@ -33,18 +33,19 @@ class Found(NamedTuple):
 
 
 class IdentityTree:
-    """The tree. Paths have no leading slash; the root's path is empty."""
+    """The tree, with these links of udev. Paths have no leading slash; the root's path is empty."""
 
-    def __init__(self) -> None:
+    def __init__(self, links: UdevLinks) -> None:
+        self._links = links
         self._mapped = {"dm-name": MappedNames("name"), "dm-uuid": MappedNames("uuid")}
 
     def find(self, path: str) -> Found | None:
         """What the path is now, or None if it does not exist. Raises KernelError."""
         top, dummy, rest = path.partition("/")
         if top == _LINK:
-            if udev_record.is_directory(rest):
+            if self._links.is_directory(rest):
                 return Found(None)
-            disk = udev_record.disk_of_link(rest)
+            disk = self._links.disk_of(rest)
         elif not rest:
             return Found(None) if not path or top in self._mapped else None
         elif top in self._mapped and "/" not in rest:
@@ -59,5 +60,5 @@ class IdentityTree:
         if not path:
             return [*self._mapped, _LINK]
         if top == _LINK:
-            return udev_record.listed(rest)
+            return self._links.listed(rest)
         return self._mapped[top].listed() if not rest else []

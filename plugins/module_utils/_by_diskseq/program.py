@@ -23,6 +23,7 @@ from .._base import run_directory
 from .._base.errors import BlockError, KernelError, NotSupported
 from .._process import descriptors
 from . import disk_name, mount_point, node_id, operations
+from .dev_tree import DevTree
 from .disk_files import DiskFiles
 from .forgetter import QUIET, Forgetter, Work
 from .identity_operations import IdentityOperations
@@ -31,6 +32,7 @@ from .library import pyfuse3, trio
 from .pins import Pins
 from .requests import Requests
 from .served import BY_DISKSEQ, SOURCE
+from .udev_record import UdevLinks
 from .workers import Workers
 
 _OPTIONS = ("default_permissions", "allow_other", "nosuid", "noexec", "ro")
@@ -128,16 +130,17 @@ def _quiet(grace: float) -> float:
 def _serve_identities(options: argparse.Namespace) -> int:
     source = "racefree-identity"
     mount_point.prepare(options.mount, source)
-    handlers = IdentityOperations(IdentityTree(), options.disks)
+    with DevTree() as dev:
+        handlers = IdentityOperations(IdentityTree(UdevLinks(dev)), options.disks)
 
-    def forget(path: str) -> None:
-        place = handlers.place_of(path)
-        if place is not None:
-            _invalidate(*place)
+        def forget(path: str) -> None:
+            place = handlers.place_of(path)
+            if place is not None:
+                _invalidate(*place)
 
-    forgetter = Forgetter(Work(forget, handlers.is_known, lambda: None, lambda: False))
-    handlers.forgetter = forgetter
-    return serve(handlers, options.mount, source, [forgetter.start], ("nodev",))
+        forgetter = Forgetter(Work(forget, handlers.is_known, lambda: None, lambda: False))
+        handlers.forgetter = forgetter
+        return serve(handlers, options.mount, source, [forgetter.start], ("nodev",))
 
 
 def _is_known(pins: Pins, spelled: str) -> bool:

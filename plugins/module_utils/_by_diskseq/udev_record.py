@@ -15,54 +15,72 @@ it removes that link.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 
 from .._base import gone
 from .._block import sysfs
+from .dev_tree import DevTree
 from .disk_name import DiskName, parse
 from .disks import Disks, partition_of
 
 _DATA = "/run/udev/data"
 _BY_DISKSEQ = "disk/by-diskseq/"
 _PROPERTY = "RACEFREE_DISKSEQ="
-_DEV = "/dev"
 
 
-def disk_of_link(path: str) -> DiskName | None:
-    """
-    The disk or partition for which udev made the link ``path``, relative to /dev. None if there is no such
-    link, if its device is gone, or if the device is not the one that udev made it for. Raises KernelError.
-    """
-    number = _target(f"{_DEV}/{path}")
-    if number is None:
-        return None
-    before = sysfs.diskseq_of(*number)
-    partition = sysfs.read(f"/sys/dev/block/{number[0]}:{number[1]}/partition")
-    links, recorded = _record(*number)
-    # diskseq is the same before and after, so everything read in between is of that device.
-    if before is None or recorded != before or path not in links or sysfs.diskseq_of(*number) != before:
-        return None
-    return DiskName(before, int(partition or 0))
+class UdevLinks:
+    """udev's links. Paths are relative to /dev."""
 
+    def __init__(self, dev: DevTree) -> None:
+        self._dev = dev
 
-def _target(path: str) -> tuple[int, int] | None:
-    """
-    The (major, minor) of the link's target: a kernel name in /dev, or a name in by-diskseq. None if it is
-    neither.
-    """
-    try:
-        target = os.readlink(path)
-    except OSError as error:
-        if error.errno in (*gone.PATH, errno.EINVAL):
+    def is_directory(self, path: str) -> bool:
+        """Whether this is a directory that can contain links. Raises KernelError."""
+        return self._dev.is_directory(path)
+
+    def disk_of(self, path: str) -> DiskName | None:
+        """
+        The disk or partition for which udev made the link. None if there is no such link, if its device is
+        gone, or if the device is not the one that udev made it for. Raises KernelError.
+        """
+        number = self._target(path)
+        if number is None:
             return None
-        raise gone.not_seen(error, path) from error
-    full = os.path.normpath(os.path.join(os.path.dirname(path), target))
-    name = parse(os.path.basename(full))
-    if name is not None and full.startswith(f"{_DEV}/{_BY_DISKSEQ}"):
-        return _of_name(name)
-    return sysfs.number_named(full)
+        before = sysfs.diskseq_of(*number)
+        partition = sysfs.read(f"/sys/dev/block/{number[0]}:{number[1]}/partition")
+        links, recorded = _record(*number)
+        # diskseq is the same before and after, so everything read in between is of that device.
+        if before is None or recorded != before or path not in links or sysfs.diskseq_of(*number) != before:
+            return None
+        return DiskName(before, int(partition or 0))
+
+    def listed(self, path: str, depth: int = 4) -> list[str]:
+        """
+        The names in a directory that are verified links, or directories that contain some (``depth`` levels).
+        Raises KernelError.
+        """
+        directories, links = self._dev.listed(path)
+        base = f"{path}/" if path else ""
+        names = [name for name in directories if depth and self.listed(base + name, depth - 1)]
+        names += [name for name in links if self.disk_of(base + name) is not None]
+        return sorted(names)
+
+    def _target(self, path: str) -> tuple[int, int] | None:
+        """
+        The (major, minor) of the link's target: a kernel name in /dev, or a name in by-diskseq. None if it is
+        neither. udev makes no links to links.
+        """
+        text = self._dev.target(path)
+        if text is None:
+            return None
+        full = os.path.normpath(os.path.join(self._dev.root, os.path.dirname(path), text))
+        if not full.startswith(f"{self._dev.root}/"):
+            return None
+        inside = full[len(self._dev.root) + 1 :]
+        if inside.startswith(_BY_DISKSEQ):
+            name = parse(inside[len(_BY_DISKSEQ) :])
+            return None if name is None else _of_name(name)
+        return sysfs.parse_number(sysfs.read(f"/sys/class/block/{inside.replace('/', '!')}/dev") or "")
 
 
 def _of_name(name: DiskName) -> tuple[int, int] | None:
@@ -95,33 +113,3 @@ def _record(major: int, minor: int) -> tuple[set[str], int | None]:
         if line.startswith(f"E:{_PROPERTY}") and parse(line[len(_PROPERTY) + 2 :])
     }
     return links, numbers.pop() if len(numbers) == 1 else None
-
-
-def is_directory(path: str) -> bool:
-    """
-    Whether this is a directory below /dev that can contain links: not a mount point of another file system.
-    """
-    full = f"{_DEV}/{path}" if path else _DEV
-    try:
-        there = os.lstat(full)
-        return stat.S_ISDIR(there.st_mode) and there.st_dev == os.lstat(_DEV).st_dev
-    except OSError as error:
-        if error.errno in gone.PATH:
-            return False
-        raise gone.not_seen(error, full) from error
-
-
-def listed(path: str, depth: int = 4) -> list[str]:
-    """
-    The names in a directory below /dev that are verified links, or directories that contain some (``depth``
-    levels).
-    """
-    names = []
-    for name in gone.list_directory(f"{_DEV}/{path}" if path else _DEV):
-        inside = f"{path}/{name}" if path else name
-        if is_directory(inside):
-            if depth and listed(inside, depth - 1):
-                names.append(name)
-        elif disk_of_link(inside) is not None:
-            names.append(name)
-    return names

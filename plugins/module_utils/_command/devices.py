@@ -15,10 +15,11 @@ import errno
 import fcntl
 import os
 
+from .._base import late
 from .._base.errors import BlockError, DeviceBusy, InvalidValue, KernelError, WrongDevice
 from .._block import let_go, node
 from .._block.device import Device
-from .._block.seal import seals
+from .._block.seal import place
 from .._by_diskseq import served
 from .._source import journal, lookup, needed_locks, opener, slots, spec
 from .._source.resources import Resources
@@ -28,7 +29,10 @@ TYPE_CHECKING = False  # for type checkers it is true; importing typing takes lo
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .._block.seal import seals
     from .._source.spec import Source
+else:
+    seals = late.Module(__name__, ".._block.seal.seals")
 
 # The descriptors that a command inherits have numbers from here on. Shell scripts choose small numbers for
 # their own descriptors, and would replace ours.
@@ -162,7 +166,7 @@ class Devices:
     def _check(self, device: Device) -> None:
         device.prove()
         # Only root has opened a sealed device, and only root can look for seals.
-        if self._choice.style == tools.NUMBER or os.geteuid():
+        if self._choice.style == tools.NUMBER or os.geteuid() or not place.in_use():
             return
         if seals.find(device.id.major, device.id.minor, device.id.diskseq) is not None:
             raise DeviceBusy(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import select
+import struct
 
 from .._base.errors import KernelError
 
@@ -25,11 +26,15 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-def hold_until_ended(fds: Sequence[int], pid: int) -> int:
+# A process ID in the pipe.
+_NUMBER = struct.Struct("=i")
+
+
+def hold_until_ended(fds: Sequence[int], pid: int) -> tuple[int, int]:
     """
     Hold duplicates of the descriptors until the process ``pid`` has ended: a child that was not waited for,
-    or this process. Returns the read end of a pipe, which is at its end when they are closed. Raises
-    KernelError.
+    or this process. Returns the process that holds them, and the read end of a pipe, which is at its end when
+    they are closed. Raises KernelError.
     """
     handle = reader = writer = -1
     try:
@@ -41,15 +46,20 @@ def hold_until_ended(fds: Sequence[int], pid: int) -> int:
         # This child has already exited. The process that holds the devices is not a child of this one, which
         # may become a program that waits for its children.
         os.waitpid(child, 0)
-    except OSError as error:
+        os.close(writer)
+        writer = -1
+        holder = _NUMBER.unpack(os.read(reader, _NUMBER.size))[0]
+    except (OSError, struct.error) as error:
         if reader >= 0:
             os.close(reader)
+        if not isinstance(error, OSError):
+            raise KernelError("the process that is to hold the devices has ended") from error
         raise KernelError.from_oserror(error, "start a process that holds the devices") from error
     finally:
         for fd in (handle, writer):
             if fd >= 0:
                 os.close(fd)
-    return reader
+    return int(holder), reader
 
 
 def _become_holder(fds: Sequence[int], handle: int, writer: int) -> NoReturn:
@@ -58,6 +68,7 @@ def _become_holder(fds: Sequence[int], handle: int, writer: int) -> NoReturn:
         if not os.fork():
             os.setsid()
             os.chdir("/")
+            os.write(writer, _NUMBER.pack(os.getpid()))
             _keep_only({*fds, handle, writer})
             select.select([handle], [], [])
             for fd in fds:

@@ -126,7 +126,7 @@ def _become(call: Call) -> NoReturn:
             for text in given.open(sources) + resources.warnings:
                 sys.stderr.write(f"{NAME}: warning: {text}\n")
             if given.to_hold:
-                os.close(holding.hold_until_ended(given.to_hold, os.getpid()))
+                os.close(holding.hold_until_ended(given.to_hold, os.getpid())[1])
             given.start()
         _execute(program, command.filled(given.texts), environment, given.inherited)
 

@@ -30,7 +30,7 @@ from .._base.errors import DeadlineExceeded, KernelError
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 # Seconds between two looks at the command. The module's parent process takes a child that does nothing for
 # minutes for one that hangs.
@@ -70,9 +70,10 @@ class Job(NamedTuple):
     inherited: Sequence[int] = ()
 
 
-def run(job: Job, seconds: float, on_started: Callable[[int], object] = lambda pid: None) -> Ended:
+def run(job: Job, seconds: float, on_started: Callable[[int], Collection[int]] = lambda pid: ()) -> Ended:
     """
-    Run the command, and call ``on_started(pid)``. KernelError if it cannot be started.
+    Run the command, and call ``on_started(pid)``, which returns the processes that it has started itself.
+    KernelError if the command cannot be started.
 
     After ``seconds`` its processes get SIGTERM, and two seconds later SIGKILL.
     """
@@ -81,7 +82,7 @@ def run(job: Job, seconds: float, on_started: Callable[[int], object] = lambda p
     with _adopting():
         with _started(job) as process:
             try:
-                on_started(process.pid)
+                others.update(on_started(process.pid))
                 out, err = _talk(process, job.stdin, limit)
                 error = None
                 if process.poll() is None:

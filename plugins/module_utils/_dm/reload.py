@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import contextlib
 
-from .._base.errors import BlockError, DeviceGone
+from .._base import locks
+from .._base.deadline import Deadline
+from .._base.errors import BlockError, DeviceBusy, DeviceGone
 from .._block import device as _device
 from . import control as _control
-from . import keys, suspended, udev
+from . import keys, recognize, suspended, udev
 from .load import Table, sealed_let_in
 from .standby import resume_all, standby
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from .codec import TargetLine
 
 
 # Seconds that udev may take to process the event of a restored table.
 _UDEV_SECONDS = 30
+# Seconds that the child of a killed run waits for another run. Users of the device wait meanwhile.
+_STANDBY_SECONDS = 5
 
 
 def saved_table(control: _control.Control, device: _device.Device, stack: contextlib.ExitStack) -> Table:
@@ -39,106 +45,200 @@ def saved_table(control: _control.Control, device: _device.Device, stack: contex
     for number in control.deps(address):
         with contextlib.suppress(DeviceGone):
             held.append(stack.enter_context(_device.open_number(*number)))
-    return Table(
-        tuple((line.start, line.length, line.type, line.params) for line in lines),
-        status.read_only,
-        True,
-        tuple(held),
-    )
+    return Table(recognize.targets_of(lines), status.read_only, True, tuple(held))
 
 
 def reload(
     control: _control.Control,
     device: _device.Device,
     table: Table,
-    event_nr: int,
+    cookie: udev.Cookie,
+    flags: int = 0,
     how: suspended.Suspend = suspended.PLAIN,
+    left: list[str] | None = None,
 ) -> None:
     """
     Replace the table of a held mapped device. If the kernel rejects the new table on resume, the old one
-    becomes live again.
+    becomes live again. A reload does not change the diskseq.
 
-    A reload does not change the diskseq. ``event_nr`` (from a Cookie) is passed to the resume. Raises
-    KernelError, DeadlineExceeded.
+    ``flags`` (of ``_dm.udev``) are sent with the udev event, which ``cookie`` counts. If this fails and the
+    device is not as it was, what is different is added to ``left``, as texts. Raises KernelError,
+    DeadlineExceeded; DeviceBusy if another program dropped or replaced the new table before it was live.
     """
-    address = _control.by_device(device)
     with contextlib.ExitStack() as below:
         # Hold the devices below. If a new table is accepted but fails to start, it has already replaced the
         # old one, whose devices could then be removed.
         old = saved_table(control, device, below)
-        status = control.status(address)
+        run = _Reload(control, device, table, old, [] if left is None else left)
+        below.enter_context(standby(control, [device], run.keep_old))
+        run.load_and_suspend(how)
+        run.resume(cookie, flags, how)
 
-        def keep_old(control: _control.Control, devices: Sequence[_device.Device]) -> None:
-            control.clear(address)
-            if not status.suspended:
+
+class _Reload:
+    """The reload of a held device from the Table ``old`` to ``new``. ``left``: as for :func:`reload`."""
+
+    def __init__(
+        self, control: _control.Control, device: _device.Device, new: Table, old: Table, left: list[str]
+    ) -> None:
+        self._control = control
+        self._device = device
+        self._address = _control.by_device(device)
+        self._new = new
+        self._old = old
+        self._left = left
+        self._before = control.status(self._address)
+        # In the child that stands by, the disk with the programs may be suspended.
+        recognize.prepare(new.targets)
+
+    def keep_old(self, control: _control.Control, devices: Sequence[_device.Device]) -> None:
+        """
+        In the child that stands by: drop the new table, and resume the device, unless it was suspended.
+
+        This may happen late, when another run has loaded a table. Runs exclude each other by locks, which
+        this child takes, and a table that is another one is not dropped. What remains: another program that
+        takes no locks may load a table after this has looked, or one with the same content; and so may a run
+        that has the locks for longer than the child waits. A run sees that after its resume.
+        """
+        with _locked(self._before):
+            self._drop_new()
+            if not self._before.suspended:
+                # If another program has loaded a table meanwhile, that becomes live. Nothing else would end
+                # the suspension.
                 resume_all(control, devices)
 
-        below.enter_context(standby(control, [device], keep_old))
-        _load_and_suspend(control, device, table, how, status)
+    def load_and_suspend(self, how: suspended.Suspend) -> None:
+        """Load the new table and suspend the device. On an error, the device is as before."""
+        control, address, new = self._control, self._address, self._new
+        with keys.reachable(new.targets), sealed_let_in(new):
+            control.load(address, new.targets, new.read_only, new.secure)
         try:
-            control.resume(address, how.noflush, how.nolockfs, event_nr)
-        except BaseException as error:
-            _put_back(control, address, status, old, event_nr, error)
+            new.prove()
+            suspended.suspend(control, self._device, how)
+        except BaseException:
+            self._drop_new()
+            if not self._before.suspended and control.status(address).suspended:
+                # The time limit expired just when the suspend succeeded.
+                control.resume(address)
             raise
 
+    def resume(self, cookie: udev.Cookie, flags: int, how: suspended.Suspend) -> None:
+        """Make the new table live, and see that it is. On an error, the old one is live again."""
+        event_nr = cookie.next(flags)
+        try:
+            resumed = self._control.resume(self._address, how.noflush, how.nolockfs, event_nr)
+        except BaseException as error:
+            cookie.not_sent()
+            self._put_back(flags, error)
+            raise
+        if not resumed.uevent_generated:
+            # Another program has resumed it already.
+            cookie.not_sent()
+        self._see(cookie)
 
-def _load_and_suspend(
-    control: _control.Control,
-    device: _device.Device,
-    table: Table,
-    how: suspended.Suspend,
-    status: _control.MappedStatus,
-) -> None:
-    """
-    Load the table into the held device and suspend it. On an error, the device gets its old ``status`` back.
-    """
-    address = _control.by_device(device)
-    with keys.reachable(table.targets), sealed_let_in(table):
-        control.load(address, table.targets, table.read_only, table.secure)
-    try:
-        table.prove()
-        suspended.suspend(control, device, how)
-    except BaseException:
-        control.clear(address)
-        if not status.suspended and control.status(address).suspended:
-            # The time limit expired just when the suspend succeeded.
-            control.resume(address)
-        raise
+    def _drop_new(self) -> None:
+        """Drop the inactive table, unless another program has replaced it."""
+        status, lines = self._control.table(self._address, inactive=True, secure=True)
+        if status.has_inactive_table and recognize.is_table(lines, self._new.targets):
+            self._control.clear(self._address)
 
-
-def _put_back(
-    control: _control.Control,
-    address: _control.Address,
-    status: _control.MappedStatus,
-    old: Table,
-    event_nr: int,
-    error: BaseException,
-) -> None:
-    """
-    Make the Table ``old`` live again after the ``error`` of a resume with ``event_nr``. If the device was
-    suspended before, suspend it again.
-    """
-    try:
-        with udev.Cookie() as cookie:
-            replaced = (
-                tuple(
-                    (line.start, line.length, line.type, line.params)
-                    for line in control.table(address, secure=True)[1]
-                )
-                != old.targets
+    def _see(self, cookie: udev.Cookie) -> None:
+        """Raise DeviceBusy unless the new table is live. A device that was suspended is suspended then."""
+        status, lines = self._control.table(self._address, secure=True)
+        has_old = self._is_old(status, lines)
+        if recognize.is_table(lines, self._new.targets) and (
+            status.read_only == self._new.read_only or not has_old
+        ):
+            return
+        if not has_old:
+            self._left.append(f"the mapped device {status.name} has a table of another program")
+        if self._before.suspended:
+            cookie.wait(_UDEV_SECONDS)
+            self._suspend_again()
+        if has_old:
+            raise DeviceBusy(
+                "another program dropped the new table before it was live; the old table is live",
+                device=status.name,
+                hint="Find out what else changes the device, for example with dmsetup clear, then try again",
             )
-            if replaced:
-                control.load(address, old.targets, old.read_only, secure=True)
-            if replaced or not status.suspended:
-                resumed = control.resume(address, event_nr=cookie.again(event_nr))
+        raise DeviceBusy(
+            "another program replaced the new table, and its own table is live",
+            device=status.name,
+            hint="Find out what else changes the device, for example with dmsetup load. "
+            "racefree.block.device_info shows the table",
+        )
+
+    def _is_old(self, status: _control.MappedStatus, lines: Sequence[TargetLine]) -> bool:
+        return (recognize.targets_of(lines), status.read_only) == (self._old.targets, self._old.read_only)
+
+    def _put_back(self, flags: int, error: BaseException) -> None:
+        """Make the old table live again after the ``error`` of a resume, whose hint tells what is live."""
+        try:
+            self._restore(flags)
+            told = "The old table is live again"
+        except BaseException as problem:
+            told = self._what_remains(problem)
+            if not isinstance(problem, BlockError):
+                raise
+        if isinstance(error, BlockError):
+            error.hint = told + (f". {error.hint}" if error.hint else "")
+
+    def _restore(self, flags: int) -> None:
+        control, address, old = self._control, self._address, self._old
+        with contextlib.ExitStack() as stack:
+            cookie = udev.Cookie()
+            with contextlib.suppress(BlockError):
+                # Without a semaphore, udev's event is not waited for.
+                stack.enter_context(cookie)
+            is_replaced = not self._is_old(*control.table(address, secure=True))
+            if is_replaced:
+                # The new table was loaded with other devices and keys.
+                with keys.reachable(old.targets), sealed_let_in(old):
+                    control.load(address, old.targets, old.read_only, secure=True)
+            if is_replaced or not self._before.suspended:
+                resumed = control.resume(address, event_nr=cookie.next(flags))
                 if not resumed.uevent_generated:
                     cookie.not_sent()
             # Wait before the device is suspended again: udev's probers would read from it, and hang.
             cookie.wait(_UDEV_SECONDS)
-            if status.suspended and not control.status(address).suspended:
-                control.suspend(address, noflush=True, nolockfs=True)
-        told = "The old table is live again"
-    except BlockError as problem:
-        told = f"The old table could not be restored, and the device is suspended: {problem.message}"
-    if isinstance(error, BlockError):
-        error.hint = told + (f". {error.hint}" if error.hint else "")
+            self._suspend_again()
+
+    def _suspend_again(self) -> None:
+        if self._before.suspended and not self._control.status(self._address).suspended:
+            self._control.suspend(self._address, noflush=True, nolockfs=True)
+
+    def _what_remains(self, problem: BaseException) -> str:
+        """
+        Add to ``left`` in which state the device is, after the ``problem`` of restoring the old table.
+        Returns the problem, that state, and how to get out of it.
+        """
+        name = self._before.name
+        why = f"The old table could not be restored ({problem}). "
+        try:
+            status, lines = self._control.table(self._address, secure=True)
+        except BlockError as error:
+            self._left.append(f"the mapped device {name} may be suspended, and have the new table")
+            return f"{why}The device may be suspended, and could not be looked at ({error})"
+        has_old = self._is_old(status, lines)
+        what = "the old" if has_old else "the new"
+        if not status.suspended:
+            self._left.append(f"the mapped device {name} is not suspended and has {what} table")
+            return f"{why}The device is not suspended, and has {what} table"
+        self._left.append(f"the mapped device {name} is suspended with {what} table, and its users wait")
+        said = f"{why}The device is suspended with {what} table, and its users wait. "
+        if has_old:
+            return f"{said}Resume it: set state=present, without a table"
+        return (
+            f"{said}Do not resume it as it is, because that would start the new table: "
+            "give it the old table with racefree.block.dm_device"
+        )
+
+
+@contextlib.contextmanager
+def _locked(status: _control.MappedStatus) -> Iterator[None]:
+    """A context that holds the locks of a mapped device, if they can be had soon."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(BlockError, OSError):
+            wanted = locks.of_mapped(status.name, status.uuid)
+            stack.enter_context(locks.held(wanted, Deadline(_STANDBY_SECONDS)))
+        yield

@@ -36,6 +36,10 @@ def standby(
     During the block, a child process also has the held mapped ``devices`` open. If this process ends, the
     child calls ``then(control, devices)``, by default :func:`resume_all`.
     """
+    # For errors of the child's calls. It must not read files, for they may be on a device that is suspended.
+    from . import kernel_log
+
+    del kernel_log
     reading, writing = os.pipe()
     try:
         child = os.fork()

@@ -200,20 +200,21 @@ def _also(path: str | None, other: str) -> str:
 
 def _check_volumes(present: list[Entry]) -> dict[Volume, str]:
     """``{(pool, id): label of its user}``, including the volumes from which snapshots are to be created."""
-    users: dict[Volume, Entry] = {}
+    users: dict[Volume, list[Entry]] = {}
     for entry in present:
         if entry.thin is None:
             continue
-        volume = (entry.thin.pool.key, entry.thin.id)
-        other = users.get(volume)
-        if other is not None and (entry.writes or other.writes) and not (entry.shared and other.shared):
-            raise InvalidValue(
-                f"{entry.option}.thin.id",
-                entry.thin.id,
-                f"must be a volume that nothing else uses: {other.label} has it; or set shared=true for both",
-            )
-        users.setdefault(volume, entry)
-    labels = {volume: entry.label for volume, entry in users.items()}
+        others = users.setdefault((entry.thin.pool.key, entry.thin.id), [])
+        for other in others:
+            if (entry.writes or other.writes) and not (entry.shared and other.shared):
+                used = f"{other.label} has it; or set shared=true for both"
+                raise InvalidValue(
+                    f"{entry.option}.thin.id",
+                    entry.thin.id,
+                    f"must be a volume that nothing else uses: {used}",
+                )
+        others.append(entry)
+    labels = {volume: entries[0].label for volume, entries in users.items()}
     for entry in present:
         if entry.thin is not None and entry.thin.snapshot_of is not None:
             labels.setdefault((entry.thin.pool.key, entry.thin.snapshot_of), entry.label)

@@ -101,7 +101,7 @@ def entry_of(disk: dict[str, Any], domain: str, option: str) -> Entry:
     if not isinstance(disk, dict) or not disk.get("vdev"):
         raise InvalidValue(
             option,
-            sorted(map(str, disk)) if isinstance(disk, dict) else disk,
+            sorted(map(str, disk)) if isinstance(disk, dict) else "(not shown)",
             "must be a dictionary with vdev",
         )
     check_keys(disk, option, _KEYS)
@@ -292,7 +292,8 @@ def _check_size(disk: dict[str, Any], option: str, kind: str | None) -> None:
 
 def _thin_of(value: Any, option: str) -> Thin | None:
     if not isinstance(value, dict) or value.get("id") is None:
-        raise InvalidValue(option, value, "must be a dictionary with pool and id")
+        shown = sorted(map(str, value)) if isinstance(value, dict) else "(not shown)"
+        raise InvalidValue(option, shown, "must be a dictionary with pool and id")
     check_keys(value, option, _THIN)
     origin = (
         None if value.get("snapshot_of") is None else id_of(value["snapshot_of"], f"{option}.snapshot_of")

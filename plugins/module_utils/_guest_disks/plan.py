@@ -34,12 +34,12 @@ def entries(guests: Guests, identities: dict[str, str] | None = None) -> list[En
     ``identities``: see :func:`_guest_disks.conflicts.check`.
     """
     if not isinstance(guests, list):
-        raise InvalidValue("guests", guests, "must be a list of guests")
+        raise InvalidValue("guests", "(not shown)", "must be a list of guests")
     found = []
     for number, guest in enumerate(guests):
         if not isinstance(guest, dict) or not guest.get("domain") or not isinstance(guest.get("disks"), list):
             raise InvalidValue(
-                f"guests[{number}]", guest, "must be a dictionary with domain and a list of disks"
+                f"guests[{number}]", "(not shown)", "must be a dictionary with domain and a list of disks"
             )
         found += [
             entry_of(disk, guest["domain"], f"guests[{number}].disks[{index}]")

@@ -60,7 +60,8 @@ def pool_of(value: Any, option: str) -> Pool:
             "a dictionary with path and uuid, for an existing pool, "
             "or with name, metadata, data and size, for a new one"
         )
-        raise InvalidValue(option, value, f"must be {allowed}")
+        shown = sorted(map(str, value)) if isinstance(value, dict) else "(not shown)"
+        raise InvalidValue(option, shown, f"must be {allowed}")
     return _mapped(value, option) if value.get("path") is not None else _made(value, option)
 
 
@@ -138,7 +139,7 @@ def _device(value: Any, option: str) -> FileSource | PathSource:
         )
     source = spec.parse(value, option)
     if not isinstance(source, (spec.FileSource, spec.PathSource)):
-        raise InvalidValue(option, value, "must be a file or the path of a block device")
+        raise InvalidValue(option, str(source), "must be a file or the path of a block device")
     return source
 
 

@@ -338,10 +338,10 @@ class _Add:
 
     def _seal(self, device: Device) -> None:
         """Seal the device, which blkback has open by now."""
-        from .._block.seal import reasons, seals  # imported here to save start-up time
+        from .._block.seal import reason_text, seals  # imported here to save start-up time
 
         number = device.id.major, device.id.minor, device.id.diskseq
-        reason = reasons.of_vbd(self.key.domid, self.key.devid)
+        reason = reason_text.of_vbd(self.key.domid, self.key.devid)
         self.sealed = number
         seals.seal(*number, reason=reason)
         if self.seal == target.SEALED_BELOW:
@@ -351,10 +351,10 @@ class _Add:
         """Lift the seal after a failure. If that fails, it ends when the disk's backend is gone."""
         if self.sealed is None:
             return
-        from .._block.seal import reasons, seals  # imported here to save start-up time
+        from .._block.seal import reason_text, seals  # imported here to save start-up time
 
         try:
-            seals.lift(*self.sealed, reasons.of_vbd(self.key.domid, self.key.devid))
+            seals.lift(*self.sealed, reason_text.of_vbd(self.key.domid, self.key.devid))
         except (BlockError, OSError):
             pass
 

@@ -30,7 +30,7 @@ from .._base.deadline import Deadline
 from .._base.errors import GuestError, InvalidValue
 from .._base.files import write_whole
 from .._block import node
-from .._block.seal import blkback, reasons, seals
+from .._block.seal import blkback, reason_text, seals
 from .._dm import control
 from .._process import descriptors, open_files
 from .._xen import vdev
@@ -58,7 +58,7 @@ ALIVE_FD = 60
 _SCRIPT_FD = 3
 # Modules that a call imports late. They are loaded here in advance, so that replacing the library on disk has
 # no effect.
-PRELOADED = (blkback, control, node, open_files, reasons, recipe_target, seals, vdev)
+PRELOADED = (blkback, control, node, open_files, reason_text, recipe_target, seals, vdev)
 _LINE = 512
 _PRINTING = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # How often the answering signal is repeated. The script may miss one that arrives just before its read.

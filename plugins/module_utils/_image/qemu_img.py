@@ -14,7 +14,6 @@ paths, an environment of its own, an address space of limited size (RLIMIT_AS), 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import json
@@ -29,6 +28,7 @@ import subprocess
 from .._base.deadline import pauses
 from .._base.errors import BlockError, KernelError, NotSupported
 from .._base.record import Record
+from .._process.end import end
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ _PR_SET_PDEATHSIG = 1  # include/uapi/linux/prctl.h
 # Seconds between two looks. The module's parent process takes a child that does nothing for minutes for one
 # that hangs.
 _TICK = 0.25
-_KILL_SECONDS = 5.0
 _MOST_OUTPUT = 1 << 20
 _PERCENT = re.compile(rb"\(([0-9]+(?:\.[0-9]+)?)/100%\)")
 _NO_MEMORY = ("Cannot allocate memory", "failed to allocate", "Resource temporarily unavailable")
@@ -130,7 +129,7 @@ def _run(
                 hint="Set a longer timeout. What it had written is removed",
             )
     finally:
-        _end(process)
+        end(process)
     if process.returncode:
         raise _failed(words[0], process.returncode, chain, error)
     return out
@@ -202,17 +201,6 @@ def _wait(process: subprocess.Popen[bytes], limit: Deadline) -> None:
         if process.poll() is not None or limit.expired:
             return
         limit.sleep(pause)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill it, if it runs. One that waits for storage ends when that answers."""
-    if process.poll() is None:
-        process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_KILL_SECONDS)
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
 
 
 def _failed(word: str, status: int, chain: Chain, output: bytes) -> KernelError:

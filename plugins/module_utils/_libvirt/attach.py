@@ -16,25 +16,30 @@ that blkback has opened is compared with it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Callable, TypeVar
 from xml.sax.saxutils import quoteattr
 
-from .._base import gone
+from .._base import gone, late
 from .._base.deadline import Deadline
 from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
-from .._block.seal import blkback as _seals
+from .._block.seal import place
 from .._process.holder import hold, hold_for
-from .._xen import blkback, vbd_read
+from .._xen import blkback, vbd_nodes, vbd_read
 from .._xen import guest as _guest
 from .._xen.blkback import Detachment, Outcome, Request
 from .._xen.vbd_nodes import Vbd
 from . import connection as _connection
-from .connection import URI, libvirt
-from .handles import DomainHandle
+from .connection import URI, NotAsked, libvirt
+from .handles import Connection, DomainHandle
 
 if TYPE_CHECKING:
+    from .._block.seal import blkback as _seals
     from .._xenstore.pyxs_store import Store
+    from .._xenstore.session import Transaction
+else:
+    _seals = late.Module(__name__, ".._block.seal.blkback")
 
 T = TypeVar("T")
 # ``guard(store or transaction, request)`` raises an error to refuse the request.
@@ -56,13 +61,28 @@ def may_run_guests() -> bool:
 
 
 def runs(guest: _guest.Guest, timeout: float = 10.0, uri: str = URI) -> bool:
-    """Whether this guest is an active domain of libvirt. False without libvirt or its daemon."""
-    if libvirt is None:
-        return False
+    """
+    Whether this guest is an active domain of libvirt. Raises an error if libvirt does not tell: a disk that
+    is changed without it would differ from what it knows.
+    """
+
+    def ask(connection: Connection) -> bool:
+        try:
+            return bool(connection.lookupByUUIDString(guest.uuid).isActive())
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            return False
+
     try:
-        return bool(_with_domain(guest, uri, Deadline(timeout), lambda domain: domain.isActive()))
-    except GuestError:
-        return False
+        return _connection.with_connection(uri, Deadline(timeout), guest, ask, reads=True)
+    except BlockError as error:
+        error.message = f"whether libvirt runs the guest could not be determined: {error.message}"
+        error.hint = (
+            f"libvirt has running guests ({_STATE}). {error.hint or error.HINT}. For a guest that libvirt "
+            "does not run, set toolstack: xenstore"
+        )
+        raise
 
 
 def attach(
@@ -120,7 +140,8 @@ def _attach(store: Store, request: Request, limit: Deadline, guard: Guard | None
             # libvirt accepts only a path.
             request.device.need_node()
         # Somebody may have sealed the device, perhaps for another guest that has it too.
-        _seals.let_open([request.device.id[:2]], limit.left() + _LATE)
+        if place.in_use():
+            _seals.let_open([request.device.id[:2]], limit.left() + _LATE)
         # If this process is killed while libvirt attaches, the number must not be freed before blkback has
         # opened it.
         with hold([request.device], limit.left() + _TAKING_BACK):
@@ -136,7 +157,7 @@ def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard |
         request.mode == "w",
         request.device_type == "cdrom",
     )
-    called = False
+    called = is_done = False
     try:
         with store.within(limit):
             if vbd_read.read_vbd(store, *request.key) is not None:
@@ -150,12 +171,13 @@ def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard |
                 limit,
                 lambda domain: domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
             )
+            is_done = True
             vbd = _proven(store, request)
             if guard is not None:
                 guard(store, request)
         return Outcome(request, vbd, None)
     except BlockError as error:
-        if called:
+        if called and not isinstance(error, NotAsked):
             if isinstance(error, DeadlineExceeded):
                 # The daemon may still attach the disk by its path, so the path must not lead to another
                 # device by then.
@@ -163,7 +185,7 @@ def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard |
                 error.hint = (
                     f"{error.hint}. libvirt may still attach the disk, so the device stays open for {_LATE} s"
                 )
-            _roll_back(store, request, xml, error, uri)
+            _roll_back(store, request, xml, error, uri, is_done)
         return Outcome(request, None, error, False)
 
 
@@ -182,13 +204,27 @@ def _proven(store: Store, request: Request) -> Vbd:
         )
     device.prove()
     # Nothing depends on this node any more. It identifies the device for later readers.
-    store.transaction(lambda tx: tx.write(f"{request.key.backend}/diskseq", f"{device.id.diskseq:x}"))
+    if not store.transaction(lambda tx: _note_diskseq_in(tx, request)):
+        raise GuestError("the guest has ended, or the disk was detached meanwhile", device=str(request))
     return vbd._replace(diskseq=device.id.diskseq)
 
 
-def _roll_back(store: Store, request: Request, xml: str, error: BlockError, uri: str) -> None:
+def _note_diskseq_in(tx: Transaction, request: Request) -> bool:
     """
-    After a failure, detach what libvirt attached. If that fails too, add this to the error.
+    Write the device's disk sequence number if the vbd is still there, and has this device: a node that is
+    written later would stay, with its directory. Returns whether it is.
+    """
+    vbd = vbd_read.read_vbd(tx, *request.key)
+    if vbd is None or vbd.state is None or vbd.number != request.device.id[:2]:
+        return False
+    tx.write(f"{request.key.backend}/diskseq", f"{request.device.id.diskseq:x}")
+    return True
+
+
+def _roll_back(store: Store, request: Request, xml: str, error: BlockError, uri: str, is_done: bool) -> None:
+    """
+    After a failure, detach what libvirt attached. If that fails too, or the guest has another disk there, add
+    this to the error. ``is_done``: whether libvirt has said that it attached the disk.
 
     libvirt gives up on a slow hotplug script and forgets the disk, although the guest may still connect to
     it. Then it is removed through XenStore.
@@ -199,23 +235,40 @@ def _roll_back(store: Store, request: Request, xml: str, error: BlockError, uri:
             vbd = vbd_read.read_vbd(store, *request.key)
             if vbd is None:
                 return
-            try:
+            if not is_done and not _is_of(vbd, request):
+                error.hint = f"{error.hint or error.HINT}. {_other_words(vbd)}"
+                return
+            with contextlib.suppress(GuestError):
                 _with_domain(
                     request.guest,
                     uri,
                     limit,
                     lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
                 )
-            except GuestError:
-                vbd = vbd_read.read_vbd(store, *request.key)
         left = vbd_read.read_vbd(store, *request.key)
-        if left is not None:
-            (outcome,) = blkback.detach(store, [Detachment(vbd or left, request.guest)], 10, force=True)
+        if left is not None and not _is_of(left, request):
+            error.hint = f"{error.hint or error.HINT}. {_other_words(left)}"
+        elif left is not None:
+            (outcome,) = blkback.detach(store, [Detachment(left, request.guest)], 10, force=True)
             if outcome.error:
                 raise outcome.error
     except BlockError as failure:
         hint = error.hint or "It could not be rolled back"
         error.hint = f"{hint}. The disk {request.vdev.name} may still be attached: {failure}"
+
+
+def _is_of(vbd: Vbd, request: Request) -> bool:
+    """Whether the vbd is that of the request: with its path, or its device, which is held."""
+    path = request.params or request.device.path
+    return vbd.params == path or vbd.number == request.device.id[:2]
+
+
+def _other_words(vbd: Vbd) -> str:
+    """What to say of a disk that somebody else has attached meanwhile."""
+    return (
+        f"The guest has {vbd.params or 'another disk'} as {vbd.dev} now, which this run did not attach: it "
+        "is left unchanged"
+    )
 
 
 def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str, withdraw: bool) -> Outcome:
@@ -240,17 +293,47 @@ def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str, wit
             (asked,) = blkback.ask(store, [detachment], limit.left(), withdraw)
             if asked.error is not None:
                 return asked
-            xml = disk_xml(vbd.dev, vbd.params or vbd.physical_device_path or "", vbd.writable, vbd.cdrom)
-            _with_domain(
-                guest,
-                uri,
-                limit,
-                lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
-            )
+            _forget(vbd, guest, limit, uri)
             blkback.wait_released(detachment, limit)
         return Outcome(detachment, None, None)
     except BlockError as error:
         return Outcome(detachment, None, error)
+
+
+def remove_released(store: Store, detachment: Detachment, limit: Deadline, uri: str) -> bool:
+    """
+    Remove what is left of a disk that the guest has released, if detaching it through libvirt has failed
+    afterwards. Returns whether libvirt still lists it. Does nothing if the guest has a disk there.
+    """
+    vbd, guest = detachment.vbd, detachment.guest
+    if guest is None:
+        raise AssertionError
+    with store.within(limit):
+        left = vbd_read.read_vbd(store, *vbd.key)
+        if left is not None and left.state != vbd_nodes.CLOSED:
+            return False
+        is_listed = _with_domain(guest, uri, limit, lambda domain: _is_listed(domain, vbd.dev))
+        if is_listed:
+            try:
+                _forget(vbd, guest, limit, uri)
+                is_listed = False
+            except GuestError:
+                # It stays in libvirt's list, as it is attached again.
+                is_listed = _with_domain(guest, uri, limit, lambda domain: _is_listed(domain, vbd.dev))
+        left = vbd_read.read_vbd(store, *vbd.key)
+    if left is not None and left.state == vbd_nodes.CLOSED:
+        (outcome,) = blkback.detach(store, [Detachment(left, guest)], limit.left(), force=True)
+        if outcome.error is not None:
+            raise outcome.error
+    return is_listed
+
+
+def _forget(vbd: Vbd, guest: _guest.Guest, limit: Deadline, uri: str) -> None:
+    """Have libvirt detach a disk that the guest has released."""
+    xml = disk_xml(vbd.dev, vbd.params or vbd.physical_device_path or "", vbd.writable, vbd.cdrom)
+    _with_domain(
+        guest, uri, limit, lambda domain: domain.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    )
 
 
 def _is_listed(domain: DomainHandle, target: str) -> bool:

@@ -60,7 +60,7 @@ class CdDrive:
     def plan(self, below: Device | None, recipe: str | None) -> tuple[Settings | None, Settings | None]:
         """The drive before and after. ``below``, ``recipe``: of the medium to insert. Raises an error."""
         request = self.request
-        live = domain_xml.Domain(self.definition.live or "")
+        live = domain_xml.parsed(self.definition.live or "")
         self._listed = listed = live.disk(request.target)
         if listed is None and not request.present:
             return None, None

@@ -10,6 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import traceback
 import urllib.parse
@@ -36,6 +37,8 @@ T = TypeVar("T")
 URI = "xen:///system"
 _HINT = "Check that the daemon (libvirtd, or virtxend or virtqemud) runs and answers: virsh list"
 
+_NOT_ASKED = "libvirt was not asked for anything in this step. Set a larger timeout"
+
 
 class Definition(NamedTuple):
     """
@@ -47,6 +50,15 @@ class Definition(NamedTuple):
     uuid: str
     xml: str | None
     live: str | None
+
+
+class NotAsked(DeadlineExceeded):
+    """No time was left for a call to libvirt, so it was not made."""
+
+    def __init__(self, limit: Deadline, device: object) -> None:
+        super().__init__(
+            "the steps before a call to libvirt", limit.seconds or 0, device=str(device), hint=_NOT_ASKED
+        )
 
 
 def require() -> None:
@@ -61,7 +73,7 @@ def require() -> None:
 
 def read(uri: str, domain: str, limit: Deadline) -> Definition:
     """The Definition of the domain with this name or UUID. GuestError if there is none."""
-    return with_connection(uri, limit, domain, lambda connection: _read(connection, domain))
+    return with_connection(uri, limit, domain, lambda connection: _read(connection, domain), reads=True)
 
 
 def uuid_of(uri: str, domain: str, limit: Deadline) -> tuple[str, bool]:
@@ -74,7 +86,7 @@ def uuid_of(uri: str, domain: str, limit: Deadline) -> tuple[str, bool]:
         found = _look_up(connection, domain)
         return found.UUIDString(), bool(found.isActive())
 
-    return with_connection(uri, limit, domain, ask)
+    return with_connection(uri, limit, domain, ask, reads=True)
 
 
 def read_all(uri: str, limit: Deadline) -> list[Definition]:
@@ -93,7 +105,7 @@ def read_all(uri: str, limit: Deadline) -> list[Definition]:
                     raise
         return sorted(found, key=lambda definition: definition.name)
 
-    return with_connection(uri, limit, uri, read_each)
+    return with_connection(uri, limit, uri, read_each, reads=True)
 
 
 def define(uri: str, domain: str, before: str | None, after: str, limit: Deadline) -> str:
@@ -160,36 +172,69 @@ def daemon_version(limit: Deadline, uri: str = URI) -> int:
     return bounded(ask, limit, uri)
 
 
-def with_connection(uri: str, limit: Deadline, device: object, function: Callable[[Connection], T]) -> T:
+def with_connection(
+    uri: str, limit: Deadline, device: object, function: Callable[[Connection], T], reads: bool = False
+) -> T:
     """
     Call ``function(connection)`` within the Deadline ``limit``, on a new connection, or on one that was kept
     open (``kept``). ``device`` is for messages.
+
+    ``reads``: the function changes nothing, so it may be called again. A kept connection is then used without
+    asking first whether the daemon has closed it, which takes as long as any other question.
     """
     require()
 
     def call() -> T:
         pool = kept.current()
-        connection = (_answering(pool.take(uri)) if pool is not None else None) or _open(uri)
-        is_kept = False
-        try:
-            value = function(connection)
-            is_kept = pool is not None and pool.put(uri, connection)
-        finally:
-            if not is_kept:
-                connection.close()
-        return value
+        old = None if pool is None else pool.take(uri)
+        if old is not None and (reads or _answers(old)):
+            with contextlib.suppress(_Lost):
+                return _use(pool, uri, old, function, may_be_lost=reads)
+        return _use(pool, uri, _open(uri), in_time)
+
+    def in_time(connection: Connection) -> T:
+        # Connecting may have taken all the time, so nobody waits for the answer any more.
+        if limit.expired:
+            raise NotAsked(limit, device)
+        return function(connection)
 
     return bounded(call, limit, device)
 
 
-def _answering(connection: Connection | None) -> Connection | None:
-    """The connection, unless the daemon has closed it, for example because it was started again."""
-    if connection is not None:
-        try:
-            connection.getLibVersion()
-        except libvirt.libvirtError:
-            return None
-    return connection
+class _Lost(Exception):
+    """The daemon has closed a connection that was kept."""
+
+
+def _use(
+    pool: kept.KeptConnections | None,
+    uri: str,
+    connection: Connection,
+    function: Callable[[Connection], T],
+    may_be_lost: bool = False,
+) -> T:
+    """Call the function, and keep the connection, or close it after an error. Raises _Lost if it may."""
+    is_kept = is_lost = False
+    try:
+        value = function(connection)
+        is_kept = pool is not None and pool.put(uri, connection)
+    except libvirt.libvirtError as error:
+        is_lost = may_be_lost and not _answers(connection)
+        if is_lost:
+            raise _Lost from error
+        raise
+    finally:
+        if not is_kept and not is_lost:
+            connection.close()
+    return value
+
+
+def _answers(connection: Connection) -> bool:
+    """Whether the daemon has not closed the connection, for example because it was started again."""
+    try:
+        connection.getLibVersion()
+    except libvirt.libvirtError:
+        return False
+    return True
 
 
 def _open(uri: str) -> Connection:
@@ -208,8 +253,10 @@ def bounded(function: Callable[[], T], limit: Deadline, device: object) -> T:
     the daemon without a timeout.
 
     The call in an abandoned thread may still succeed, so the caller must check the state before it does
-    anything else.
+    anything else. Raises NotAsked, and calls nothing, if no time is left.
     """
+    if limit.expired:
+        raise NotAsked(limit, device)
     result: dict[str, Any] = {}
 
     def run() -> None:
@@ -241,8 +288,11 @@ def _read(connection: Connection, wanted: str) -> Definition:
 
 def _definition(domain: DomainHandle, flags: int) -> Definition:
     """The Definition of a domain; ``flags`` for its texts."""
-    xml = domain.XMLDesc(flags | libvirt.VIR_DOMAIN_XML_INACTIVE) if domain.isPersistent() else None
-    live = domain.XMLDesc(flags) if domain.isActive() else None
+    is_active = domain.isActive()
+    # libvirt knows an inactive domain only because it has a definition: each question takes its time.
+    has_xml = not is_active or domain.isPersistent()
+    xml = domain.XMLDesc(flags | libvirt.VIR_DOMAIN_XML_INACTIVE) if has_xml else None
+    live = domain.XMLDesc(flags) if is_active else None
     return Definition(domain.name(), domain.UUIDString(), xml, live)
 
 

@@ -67,7 +67,7 @@ class DiskDefinition:
         request = self.request
         if not request.present:
             return domain_xml.drop(xml, request.target)
-        domain = domain_xml.Domain(xml)
+        domain = domain_xml.parsed(xml)
         if domain.type == "xen":
             vdev.parse(request.target)
         disk = domain_xml.Disk(
@@ -83,7 +83,7 @@ class DiskDefinition:
 
     def _refuse_empty(self, xml: str) -> None:
         """InvalidValue for an empty CD drive of blkback."""
-        domain = domain_xml.Domain(xml)
+        domain = domain_xml.parsed(xml)
         if self.request.empty and domain.type == "xen" and domain.os_type != "hvm":
             raise InvalidValue(
                 "state",
@@ -97,7 +97,7 @@ class DiskDefinition:
         request = self.request
         if request.present or request.source is None:
             return
-        domain = domain_xml.Domain(xml)
+        domain = domain_xml.parsed(xml)
         disk, recipe = domain.disk(request.target), domain.recipes().get(request.target)
         if disk is not None and (recipe is None or not _is_kept(recipe, request.source, request.title)):
             raise WrongDevice(
@@ -111,42 +111,61 @@ class Exchange:
     """The changes of several disks of one domain's definition, made at once."""
 
     def __init__(self, disks: Sequence[DiskDefinition]) -> None:
-        self._disks = disks
+        # Those that were not undone.
+        self._disks = list(disks)
         self._first = disks[0]
         self._before = disks[0].definition.xml
         self._now: str | None = None
-        self._was_undone = False
-        # Set when a disk of the running guest has grown, which cannot be rolled back: it must not be shorter
-        # after the next start.
-        self.stays = False
+        self._staying: list[DiskDefinition] = []
 
     def run(self) -> None:
         """
         Redefine the domain. If libvirt does not keep a disk, restore the old definition and raise GuestError.
         """
+        self._write(self._before)
+        try:
+            self._check_kept("The definition is as it was before")
+        except GuestError:
+            self._disks.clear()
+            self._write(self._now)
+            raise
+
+    def stay(self, disk: DiskDefinition) -> None:
+        """
+        Do not undo this change: the disk of the running guest has grown, which cannot be rolled back, and it
+        must not be shorter after the next start.
+        """
+        self._staying.append(disk)
+
+    def stays(self, disk: DiskDefinition | None) -> bool:
+        return disk in self._staying
+
+    def undo(self, disk: DiskDefinition) -> None:
+        """
+        Take back the change of one disk, once, unless it stays; the others' changes stay. GuestError if
+        somebody changed the definition since.
+        """
+        if self._now is None or disk not in self._disks or self.stays(disk):
+            return
+        self._disks.remove(disk)
+        self._write(self._now)
+        self._check_kept("Look at the definition (virsh dumpxml --inactive), and run the task again")
+
+    def _write(self, old: str | None) -> None:
+        """Replace the definition ``old`` by the one that there was, with the changes."""
         after = self._before
         if after is None:
             raise AssertionError
         for disk in self._disks:
             after = disk.edit(after)
-        self._now = self._define(self._before, after)
-        for disk in self._disks:
-            # libvirt silently drops elements that it does not know.
-            if disk.edit(self._now) != self._now:
-                error = GuestError(
-                    "libvirt did not keep the disk as it was defined",
-                    device=disk.request.title,
-                    hint="The definition is as it was before",
-                )
-                self.undo()
-                raise error
+        self._now = self._define(old, after)
 
-    def undo(self) -> None:
-        """Restore the old definition, once, unless it ``stays``."""
-        if self._was_undone or self.stays or self._now is None:
-            return
-        self._was_undone = True
-        self._define(self._now, self._before)
+    def _check_kept(self, hint: str) -> None:
+        """GuestError unless the definition has all changes: libvirt drops elements that it does not know."""
+        for disk in self._disks:
+            if self._now is None or disk.edit(self._now) != self._now:
+                wrong = "libvirt did not keep the disk as it was defined"
+                raise GuestError(wrong, device=disk.request.title, hint=hint)
 
     def _define(self, before: str | None, after: str | None) -> str:
         request = self._first.request
@@ -160,7 +179,7 @@ def refuse_shrinking(xml: str, request: DiskRequest) -> None:
     InvalidValue if the same snapshot or volume would become shorter: the guest would lose the data behind its
     end.
     """
-    recipe, source = domain_xml.Domain(xml).recipes().get(request.target), request.source
+    recipe, source = domain_xml.parsed(xml).recipes().get(request.target), request.source
     if recipe is None or source is None or not request.present:
         return
     try:

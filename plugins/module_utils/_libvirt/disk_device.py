@@ -40,13 +40,13 @@ from .._xen import sharing as _sharing
 from .._xen import stack
 from .._xen.footprint import Extent, conflict, footprint
 from .._xen.vbd_key import Key
-from . import domain_xml
+from . import domain_xml, host_use
 
 if TYPE_CHECKING:
     from .._source.spec import Source
     from .._xenstore.pyxs_store import Store
 
-PREFIX = "RACEFREE-LIBVIRT-"
+PREFIX = domain_xml.UUID_PREFIX
 STATE = "/run/racefree-block/libvirt"
 # Seconds that an earlier run of the same guest has to close the device.
 _LETTING_GO = 20
@@ -101,7 +101,8 @@ class _Place(NamedTuple):
 def locked(limit: Deadline) -> _locks.Locks:
     """
     A context (``_base.locks.Locks``) that holds a lock from the check of what other guests use until their
-    checks can see the new device.
+    checks can see the new device. It is the last lock that is taken: a caller that needs the locks of a
+    disk's source holds them already (docs/decisions/no-global-lock.md).
 
     Raises ``_base.locks.Unavailable`` if another process holds the lock for too long.
     """
@@ -111,7 +112,7 @@ def locked(limit: Deadline) -> _locks.Locks:
 def make(resources: Resources, spec: DiskSpec, limit: Deadline, store: Store | None = None) -> Device:
     """
     Create the device for a disk, held by the resources, after checking that nobody else uses the storage. The
-    caller must hold :func:`locked`. ``store`` is for that check; None without Xen.
+    caller must hold locks as for :func:`open_below`. ``store`` is for that check; None without Xen.
 
     The device's path may not exist yet, see :func:`settle`. Raises what opening the source raises,
     DeviceBusy, InvalidValue.
@@ -129,10 +130,11 @@ def open_below(
     replaces: Replaces = _NOTHING,
 ) -> Device:
     """
-    The device of the disk's source, held by the resources, after checking that nobody else uses the storage.
-    The caller must hold :func:`locked`. ``replaces``: a disk of this guest. Raises as :func:`make`.
+    The device of the disk's source, held by the resources, after checking that nobody else uses the storage,
+    nor this host itself. The caller must hold :func:`locked`, and the locks of the source unless it holds the
+    source's device. ``replaces``: a disk of this guest. Raises as :func:`make`.
     """
-    below = for_guest.open_source(resources, spec.source, limit, spec.read_only, spec.shareable)
+    below = for_guest.open_in_turn(resources, spec.source, limit, spec.read_only, spec.shareable)
     if below.read_only and not spec.read_only:
         raise InvalidValue(
             "mode",
@@ -143,6 +145,7 @@ def open_below(
     if not spec.shareable:
         mine = footprint(below.id.major, below.id.minor, not spec.read_only, stack.questions(resources))
         check_users(resources, spec, mine, below.path, store, replaces)
+        host_use.refuse(resources, below, mine, str(spec))
     return below
 
 

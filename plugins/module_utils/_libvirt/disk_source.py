@@ -61,4 +61,4 @@ def recipe_for_run(
 
 
 def _domains(definition: Definition) -> list[domain_xml.Domain]:
-    return [domain_xml.Domain(text) for text in (definition.xml, definition.live) if text is not None]
+    return [domain_xml.parsed(text) for text in (definition.xml, definition.live) if text is not None]

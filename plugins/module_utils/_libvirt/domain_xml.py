@@ -24,6 +24,7 @@ libvirt keeps elements of other namespaces::
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ from .xml_edit import Element
 
 NAMESPACE = "urn:ansible:racefree.block:disks:1"
 PATHS = "/dev/mapper/racefree-"
+# What the UUIDs of the disks' mapped devices begin with.
+UUID_PREFIX = "RACEFREE-LIBVIRT-"
 KEY = "racefree"
 _PREFIX = KEY + ":"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
@@ -184,6 +187,12 @@ class Domain:
         )
 
 
+@functools.lru_cache(maxsize=16)
+def parsed(text: str) -> Domain:
+    """The parsed definition. Many functions ask about the same text, so the last ones are kept."""
+    return Domain(text)
+
+
 def check_target(value: object, option: str = "vdev") -> str:
     """A disk's name in the guest, as libvirt accepts it, or InvalidValue."""
     if not isinstance(value, str) or not _TARGET.match(value):
@@ -211,7 +220,7 @@ def mapped_name(uuid: str, target: str) -> str:
 
 
 def mapped_uuid(uuid: str, target: str) -> str:
-    return f"RACEFREE-LIBVIRT-{check_uuid(uuid)}-{check_target(target)}"
+    return f"{UUID_PREFIX}{check_uuid(uuid)}-{check_target(target)}"
 
 
 def put(text: str, disk: Disk, recipe: str | None = None) -> str:
@@ -223,7 +232,7 @@ def put(text: str, disk: Disk, recipe: str | None = None) -> str:
     belong to another source.
     """
     check_target(disk.target)
-    domain = Domain(text)
+    domain = parsed(text)
     edits = xml_edit.Edits(domain.raw)
     element = domain.disk_element(disk.target)
     if element is None:
@@ -239,7 +248,7 @@ def put(text: str, disk: Disk, recipe: str | None = None) -> str:
 
 def drop(text: str, target: str) -> str:
     """The definition (text) without the disk of this target and without its recipe."""
-    domain = Domain(text)
+    domain = parsed(text)
     edits = xml_edit.Edits(domain.raw)
     element = domain.disk_element(target)
     if element is not None:
@@ -264,7 +273,7 @@ def recipe_list(recipes: dict[str, str]) -> str | None:
 
 def excerpt(text: str, target: str) -> str:
     """The parts of a definition about one disk, for a diff: its element and its recipe."""
-    domain = Domain(text)
+    domain = parsed(text)
     disk = domain.disk_element(target)
     parts = [] if disk is None else [domain.slice(disk)]
     parts += [domain.slice(entry) for entry in domain.recipe_elements(target)]
@@ -286,6 +295,12 @@ def _canonical_uuid(text: str | None) -> str | None:
 def _target(element: Element) -> str:
     target = element.first("target")
     return "" if target is None else target.get("dev", "")
+
+
+def source_in(disk: str) -> str | None:
+    """The source of a disk, given the text of its element."""
+    element = xml_edit.parse(disk.encode())
+    return _source_of(element.first("source"), element.get("type", "file"))
 
 
 def _source_of(source: Element | None, kind: str) -> str | None:

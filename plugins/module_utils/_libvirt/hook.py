@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import syslog
 from collections.abc import Iterable
@@ -31,7 +32,7 @@ from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceGone, GuestError, NotSupported, WrongDevice
 from .._base.files import write_whole
 from .._block.device import Device
-from .._block.seal import reasons, seals
+from .._block.seal import reason_text, seals
 from .._dm import lifetime
 from .._process import descriptors, identity
 from .._process import holder as _holder
@@ -56,6 +57,8 @@ _GOING = 5
 # Seconds to wait, at the end of a domain, for the lock for creating devices. The process that holds the lock
 # removes orphaned devices too.
 _REAPING = 2
+# What a child reads when the lock for creating devices is taken for it; otherwise it reads the error.
+_TAKEN = b"+"
 
 
 def main(argv: list[str], text: str) -> int:
@@ -97,36 +100,89 @@ def _good(lines: Iterable[str]) -> list[LogLine]:
 def _act(job: hook_plan.Job, what: str) -> list[LogLine]:
     """
     Do the job in a child process, which is abandoned at its deadline. The lock for creating devices belongs
-    to this process, which does not hang.
+    to this process, which does not hang. The child has the locks of the sources, which are taken before.
     """
-    lines: list[LogLine]
-    locks = None
     if job.action == "refuse" and (job.disks or job.problems):
         raise _NO_MIGRATION
     if job.action not in _ACTIONS:
         return []
+    lines: list[LogLine]
+    # A lock is released early when the child says so, and otherwise when the child has ended or is abandoned.
     if job.action == "make" and job.disks:
-        limit = Deadline(job.seconds - 2)
-        locks = disk_device.locked(limit)
-        lines = supervised(lambda told: make(job, told), limit.left() + 2, what, locks.close)
-        return lines
-    if job.action == "release":
-        # If another process holds the lock, that process removes orphaned devices.
-        with contextlib.suppress(_locks.Unavailable):
-            locks = disk_device.locked(Deadline(_REAPING))
-    if locks is not None:
-        lines = supervised(lambda told: release(job, told), job.seconds, what, locks.close)
+        with _Turn(Deadline(job.seconds - 2)) as turn:
+            lines = supervised(lambda told: make(job, turn.of_child(told)), job.seconds, what, turn.next)
+    elif job.action == "release" and (free := _locked_or_none()) is not None:
+        with free as locks:
+            lines = supervised(lambda told: release(job, told), job.seconds, what, locks.close)
     else:
         lines = supervised(lambda: _ACTIONS[job.action](job), job.seconds, what)
     return lines
 
 
-def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[LogLine]:
+def _locked_or_none() -> _locks.Locks | None:
+    """The lock for removing orphaned devices. None if another process holds it, which then removes them."""
+    try:
+        return disk_device.locked(Deadline(_REAPING))
+    except _locks.Unavailable:
+        return None
+
+
+class _Turn:
+    """
+    The lock for creating devices (``_libvirt.disk_device.locked``), which this process takes and releases
+    when its child asks for it: an abandoned child must not keep it.
+    """
+
+    def __init__(self, limit: Deadline) -> None:
+        self._limit = limit
+        self._locks: _locks.Locks | None = None
+        self._reader, self._writer = os.pipe()
+
+    def __enter__(self) -> _Turn:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._locks is not None:
+            self._locks.close()
+        os.close(self._reader)
+        os.close(self._writer)
+
+    def next(self) -> None:
+        """Take the lock, and tell the child; the second time, release it."""
+        if self._locks is not None:
+            self._locks.close()
+            return
+        try:
+            self._locks = disk_device.locked(self._limit)
+            answer = _TAKEN
+        except BlockError as error:
+            answer = str(error).encode("utf-8", "backslashreplace")
+        os.write(self._writer, answer)
+
+    def of_child(self, told: Callable[[], None]) -> Callable[[], None]:
+        """
+        For the child: a function that it calls to have the lock taken, and again to have it released.
+        ``told``: calls :meth:`next` in this process.
+        """
+        asked: list[bool] = []
+
+        def call() -> None:
+            told()
+            if not asked:
+                asked.append(True)
+                answer = os.read(self._reader, select.PIPE_BUF)
+                if answer != _TAKEN:
+                    raise BlockError(answer.decode("utf-8", "replace"))
+
+        return call
+
+
+def make(job: hook_plan.Job, turn: Callable[[], None] = lambda: None) -> list[LogLine]:
     """
     ``prepare``: create the devices at their paths, with a holder. Returns lines for the log. On any error
     nothing is left.
 
-    The caller holds ``_libvirt.disk_device.locked`` until ``told`` is called.
+    ``turn`` has ``_libvirt.disk_device.locked`` taken, and the second time released.
     """
     limit = Deadline(job.seconds - 2)
     end_holder(job.uuid)
@@ -135,11 +191,12 @@ def make(job: hook_plan.Job, told: Callable[[], None] = lambda: None) -> list[Lo
     if any(spec.seal.sealed for spec in job.disks):
         seals.probe()
     with Resources() as resources:
-        for_guest.reap(resources)
         for_guest.take_turn(resources, [spec.source for spec in job.disks], limit)
+        turn()
+        for_guest.reap(resources)
         store = resources.shared(Store) if job.is_xen or domain0.is_here() else None
         pairs = [(spec, disk_device.make(resources, spec, limit, store)) for spec in job.disks]
-        told()
+        turn()
         disk_device.settle(resources, pairs, limit)
         start_holder(job.uuid, [device for dummy, device in pairs])
         return _good(
@@ -248,7 +305,7 @@ def _seal(key: Key, spec: disk_device.DiskSpec, device: Device) -> None:
     """Seal the device, which blkback has open by now, if the recipe says so. It ends with the disk."""
     number, reason = (
         (device.id.major, device.id.minor, device.id.diskseq),
-        reasons.of_vbd(key.domid, key.devid),
+        reason_text.of_vbd(key.domid, key.devid),
     )
     if spec.seal.sealed:
         seals.seal(*number, reason=reason)

@@ -57,6 +57,8 @@ class OldRunningDisk:
         self.again: Device | None = None
         self._over: Over | None = None
         self._is_taken = False
+        # Whether the guest has released it, but detaching it has failed.
+        self._has_remains = False
 
     def check(self, below: Device, is_new_table: bool) -> None:
         """
@@ -66,11 +68,29 @@ class OldRunningDisk:
         raise NotImplementedError
 
     def take(self) -> None:
-        """Ask the guest to release it, and detach it. Raises the error, in which case it is not taken."""
+        """
+        Ask the guest to release it, and detach it. After an error, the guest still has it, or has it again if
+        it had released it; the error says so if it has no disk now.
+        """
         self._let_go()
         self._wait_for_holders()
-        self._detach()
+        try:
+            self._detach()
+        except BlockError as error:
+            self._is_taken = self._has_remains = self._was_released(error)
+            self.has_again(error)
+            raise
         self._is_taken = True
+
+    def _was_released(self, error: BlockError) -> bool:
+        """Whether the guest has released it. ``error``: of detaching it, which says if that is not known."""
+        try:
+            return self._is_released()
+        except BlockError as failure:
+            error.hint = (
+                f"{error.hint or error.HINT}. Whether the guest still has {self} could not be seen: {failure}"
+            )
+            return False
 
     def put_back(self) -> BlockError | None:
         """Attach it again, if it was taken; an error or None."""
@@ -116,6 +136,10 @@ class OldRunningDisk:
 
     def _detach(self) -> None:
         """Ask the guest for it, and wait until it is gone."""
+        raise NotImplementedError
+
+    def _is_released(self) -> bool:
+        """Whether the guest has released it, although detaching it has failed."""
         raise NotImplementedError
 
     def _attach(self, limit: Deadline) -> Device | None:

@@ -115,10 +115,15 @@ class OldQemuDisk(OldRunningDisk):
             )
         self._place.detach(self.listed, self._request.limit())
 
+    def _is_released(self) -> bool:
+        # QEMU closes it a moment after libvirt has forgotten it.
+        return self._place.listed() is None
+
     def _attach(self, limit: Deadline) -> Device | None:
         device = self._make_again(limit)
         held = [] if device is None else [device]
-        self._place.attach(self.listed.xml, held, lambda: self._prove(device), limit)
+        what = self._what if device is None else ("block", *device.id[:2])
+        self._place.attach(self.listed.xml, what, held, lambda: self._prove(device), limit)
         return device
 
     def _refuse_others(self) -> None:

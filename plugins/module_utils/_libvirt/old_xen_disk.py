@@ -15,7 +15,7 @@ from typing import Any
 from .._base.deadline import Deadline
 from .._block.device import Device
 from .._source.resources import Resources
-from .._xen import replacing, stack
+from .._xen import blkback, replacing, stack
 from .._xen import sharing as _sharing
 from .._xen.replacing import OldDisk
 from .._xenstore.pyxs_store import Store
@@ -64,13 +64,23 @@ class OldXenDisk(OldRunningDisk):
         if outcome.error is not None:
             raise outcome.error
 
+    def _is_released(self) -> bool:
+        return self.old.is_released(self._store)
+
     def _attach(self, limit: Deadline) -> Device:
+        is_listed = self._has_remains and attach.remove_released(
+            self._store, self.old.detachment, limit, self._request.uri
+        )
         request, device = self.old.request(), self._make_again(limit)
         if self._over is not None and device is not None:
             request = request._replace(device=device, params=self._spec.path)
         with _sharing.Sharing(stack.questions(self._resources)) as sharing:
             guard = None if self.old.is_shared else sharing.guard
-            (outcome,) = attach.attach(self._store, [request], limit.left(), guard, self._request.uri)
+            if is_listed:
+                # libvirt still lists it as it was, and would not attach it a second time.
+                (outcome,) = blkback.attach(self._store, [request], limit.left(), guard=guard)
+            else:
+                (outcome,) = attach.attach(self._store, [request], limit.left(), guard, self._request.uri)
         if outcome.error is not None:
             raise outcome.error
         return request.device

@@ -20,7 +20,7 @@ from .._source import growth, lookup
 from .._source.resources import Resources
 from .._xen import replacing
 from . import disk_device, live_recipe
-from .connection import Definition
+from .connection import Definition, NotAsked
 from .disk_request import DiskRequest
 from .old_disk import OldRunningDisk
 
@@ -66,6 +66,10 @@ class Running:
         """What has grown, as texts. It stays, whatever fails afterwards."""
         return [] if self._growth is None else self._growth.grown
 
+    def remains(self) -> list[str]:
+        """What stays changed, as texts: what has grown, and what a failed step has left."""
+        return [] if self._growth is None else self._growth.remains()
+
     @property
     def changes_recipe(self) -> bool:
         return self.had_recipe != self.recipe
@@ -93,9 +97,10 @@ class Running:
         if self.changes_disk:
             try:
                 self._attach()
-            except DeadlineExceeded:
-                # libvirt may still attach the disk, which then needs its recipe.
-                self._put = False
+            except DeadlineExceeded as error:
+                if not isinstance(error, NotAsked):
+                    # libvirt may still attach the disk, which then needs its recipe.
+                    self._put = False
                 raise
 
     def undo(self) -> None:
@@ -105,14 +110,15 @@ class Running:
         """
         if self.grown or (not self.request.present and self.was_detached):
             return
-        if self.request.present and self._is_attached:
-            self._detach()
+        try:
+            if self.request.present and self._is_attached:
+                self._detach()
+        finally:
+            # A disk that could not be rolled back needs its recipe.
+            if self.old is None and self._put and not (self.changes_disk and self._is_there()):
+                self._write_recipe(self.had_recipe)
         if self.old is not None:
             self._undo_replaced(self.old)
-            return
-        # A disk that could not be rolled back needs its recipe.
-        if self._put and not (self.changes_disk and self._is_there()):
-            self._write_recipe(self.had_recipe)
 
     # What differs between Xen and QEMU
 

@@ -47,7 +47,11 @@ class RunningDisk(Running):
         self.vbd = self._read()
         if self.definition.live is None:
             raise AssertionError
-        live = domain_xml.Domain(self.definition.live)
+        if self.vbd is None:
+            key = vbd_nodes.Key(self.guest.domid, vdev.parse(self.request.target).number)
+            store, request = self.resources.shared(Store), self.request
+            attached.refuse_served_by_others(store, key, request.target, request.title)
+        live = domain_xml.parsed(self.definition.live)
         listed = live.disk(self.request.target)
         self.had_recipe = live.recipe(self.request.target)
         before = self._before()
@@ -111,10 +115,6 @@ class RunningDisk(Running):
         request, path = self.request, self._spec().path
         self.recipe = recipe
         if self.vbd is None:
-            if self.guest is None:
-                raise AssertionError
-            key = vbd_nodes.Key(self.guest.domid, vdev.parse(request.target).number)
-            attached.refuse_served_by_others(self.resources.shared(Store), key, request.target, request.title)
             if below is not None:
                 opener.refuse_broken(self.resources, below)
             self.changes_disk = True

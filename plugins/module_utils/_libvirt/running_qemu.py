@@ -10,9 +10,11 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
-from .._base.errors import BlockError, DeviceBusy
+from .._base.deadline import Deadline
+from .._base.errors import BlockError, DeviceBusy, WrongDevice
 from .._block import device as _device
 from .._block.device import Device
+from .._process import open_files
 from .._source import growth, opener
 from .._source.resources import Resources
 from .._source.spec import TableSource
@@ -80,14 +82,15 @@ class RunningQemuDisk(Running):
         return self._was_attached
 
     def _is_there(self) -> bool:
-        return self._at().listed() is not None
+        listed = self._at().listed()
+        return listed is not None and self._at().is_disk(listed, self._spec().path)
 
     # Planning
 
     def _live(self) -> domain_xml.Domain:
         if self.definition.live is None:
             raise AssertionError
-        return domain_xml.Domain(self.definition.live)
+        return domain_xml.parsed(self.definition.live)
 
     def _before(self) -> Settings | None:
         listed = self.listed
@@ -199,7 +202,7 @@ class RunningQemuDisk(Running):
         disk_device.settle(self.resources, [(spec, device)], limit)
         self._was_attached = True
         try:
-            place.attach(self._element(), [device], lambda: self._prove(device), limit)
+            place.attach(self._element(), _opened_as(device), [device], lambda: self._prove(device), limit)
         except BlockError:
             self._was_attached = place.is_stuck
             raise
@@ -223,10 +226,25 @@ class RunningQemuDisk(Running):
 
     def _detach(self) -> None:
         limit, place = self.request.limit(), self._at()
-        listed = self.listed or place.listed(limit)
+        listed = self.listed or self._attached_by_this_run(limit)
         if listed is not None:
             place.detach(listed, limit)
         self._was_attached = False
+
+    def _attached_by_this_run(self, limit: Deadline) -> domain_xml.Present | None:
+        """
+        The disk that :meth:`_attach` has attached; None if the guest has released it. WrongDevice if
+        somebody else has attached another one meanwhile.
+        """
+        place = self._at()
+        listed = place.listed(limit)
+        if listed is None or self.device is None:
+            return listed
+        what = None if place.is_stuck else _opened_as(self.device)
+        if not place.is_disk(listed, self._spec().path, what):
+            self._was_attached = False
+            raise WrongDevice(place.other_words(listed), device=self.request.title)
+        return listed
 
     def _store(self) -> Store | None:
         """For the check of other users; None without Xen."""
@@ -236,3 +254,8 @@ class RunningQemuDisk(Running):
         if self._place is None:
             raise AssertionError
         return self._place
+
+
+def _opened_as(device: Device) -> open_files.What:
+    """What QEMU has open for the held device."""
+    return ("block", *device.id[:2])

@@ -14,6 +14,7 @@ import contextlib
 import datetime
 import glob
 import os
+import select
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -25,6 +26,9 @@ from .._source import spec
 from .._source.resources import Resources
 from . import runner
 from .item import Params, check_seconds
+
+# Seconds for the devices to be closed once the command has ended.
+_CLOSING_SECONDS = 5.0
 
 ARGUMENTS = {
     "argv": {"type": "list", "elements": "str", "required": True},
@@ -39,12 +43,17 @@ ARGUMENTS = {
     "hide_stdin": {"type": "bool", "default": True, "no_log": False},
     "timeout": {"type": "int", "default": 3600},
 }
+# Characters of the shortest line of the input that is masked: a single one would be masked in every word.
+_LEAST_MASKED = 4
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     if not module.params["hide_stdin"]:
         module.no_log_values.discard(module.params["stdin"])
+    elif module.params["stdin"] is not None:
+        # Ansible masks the text only where it occurs as a whole.
+        module.no_log_values.update(_as_shown(module.params["stdin"]))
 
     def work(resources: Resources) -> dict[str, Any]:
         command = Command(module.params, resources)
@@ -73,6 +82,7 @@ class Command:
             if params[option] is not None:
                 words.check_text(params[option], option)
         self.environment = lookup.environment_of(_environment(params["environment"]))
+        self.stdin = None if params["stdin"] is None else _bytes_of(params["stdin"])
         # Made absolute, as the process is started from another directory.
         self.directory = params["chdir"] and os.path.abspath(params["chdir"])
 
@@ -106,7 +116,7 @@ class Command:
             argv,
             self.environment,
             self.directory,
-            None if self.params["stdin"] is None else self.params["stdin"].encode("utf-8", "surrogateescape"),
+            self.stdin,
             found.inherited,
         )
         result = {
@@ -118,9 +128,12 @@ class Command:
         }
         with contextlib.ExitStack() as stack:
 
-            def hold(pid: int) -> None:
-                if found.to_hold:
-                    stack.callback(_wait_for_end, holding.hold_until_ended(found.to_hold, pid))
+            def hold(pid: int) -> list[int]:
+                if not found.to_hold:
+                    return []
+                holder, pipe = holding.hold_until_ended(found.to_hold, pid)
+                stack.callback(_wait_for_end, pipe)
+                return [holder]
 
             found.start()
             ended = run.run(job, self.params["timeout"], hold)
@@ -167,6 +180,28 @@ class Command:
         return bool(glob.glob(path)) or gone.exists(path)
 
 
+def _as_shown(text: str) -> set[str]:
+    """
+    The texts that the result may contain if a command prints its input: all of it, as the result shows it,
+    and each line, with and without the spaces around it.
+    """
+    try:
+        shown = _text(_bytes_of(text))
+    except InvalidValue:
+        # The command is not run.
+        return set()
+    lines = {part for each in (text, shown) for part in (each, *each.split("\n"), *each.splitlines())}
+    texts = {part for line in lines for part in (line, line.strip())}
+    return {part for part in texts if len(part) >= _LEAST_MASKED}
+
+
+def _bytes_of(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise InvalidValue("stdin", "(not shown)", "must be text that UTF-8 can represent") from None
+
+
 def _sources(given: dict[Any, Any]) -> dict[str, Any]:
     if not given:
         raise InvalidValue(
@@ -199,9 +234,12 @@ def _environment(given: dict[Any, Any]) -> dict[str, str]:
 
 
 def _wait_for_end(pipe: int) -> None:
-    """Wait until the process that holds the devices has closed them; the command has ended by now."""
+    """
+    Wait until the process that holds the devices has closed them. A command that could not be ended keeps
+    them held.
+    """
     try:
-        os.read(pipe, 1)
+        select.select([pipe], [], [], _CLOSING_SECONDS)
     finally:
         os.close(pipe)
 

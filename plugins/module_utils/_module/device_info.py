@@ -11,11 +11,11 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._base import gone
+from .._base import gone, late
 from .._base.errors import DeviceGone, InvalidValue, KernelError, NotSupported
-from .._block import bound, detach, loop, partitions, sysfs
+from .._block import bound, detach, loop, sysfs
 from .._block import device as _device
 from .._block.device import Device
 from .._dm import health, mapped
@@ -23,8 +23,16 @@ from .._dm import space as _space
 from .._dm.codec import NameEntry, decode_dev
 from .._dm.control import by_device
 from .._source.resources import Resources
-from . import dm_describe, features, loop_describe, sealing
+from . import dm_describe, loop_describe, sealing
 from .item import Params, check_percent
+
+if TYPE_CHECKING:
+    from .._block import partitions
+    from . import features
+else:
+    # For the options of the same names.
+    partitions = late.Module(__name__, ".._block.partitions")
+    features = late.Module(__name__, ".features")
 
 ARGUMENTS = {
     "diskseq": {"type": "int"},
@@ -102,7 +110,7 @@ def _row(params: Params, resources: Resources, device: Device) -> dict[str, Any]
         row = dict(dm_describe.describe(resources, device), kind="dm")
         _add_space(params, resources, device, row)
     elif loop.is_loop(device):
-        row = dict(loop_describe.describe(device, loop.info(device)), kind="loop")
+        row = dict(loop_describe.describe(device, loop.settings_of(device)), kind="loop")
     else:
         row = dict(device.as_dict(), kind="other")
     loops = resources.loops.names_over_block()

@@ -36,6 +36,8 @@ class Changes:
         self.timeout = timeout
         self._flags = udev.HIDDEN if hidden else 0
         self.steps_back: list[Callable[[], Any]] = []
+        # What a failed step has left changed, as texts.
+        self.left: list[str] = []
 
     def make(self, name: str, uuid: str | None, table: load.Table, found: _mapped.Mapped | None) -> Device:
         """
@@ -57,8 +59,10 @@ class Changes:
 
     def reload(self, device: Device, table: load.Table, old: load.Table, suspended: bool) -> None:
         """``suspended``: whether the device is suspended now, and stays so."""
-        self._take_live(device, table, suspended)
-        self.steps_back.append(lambda: self._take_live(device, old, suspended))
+        self._take_live(device, table)
+        self.steps_back.append(lambda: self._take_back(device, old, suspended))
+        if suspended:
+            self.set_suspended(device, True)
 
     def suspend(self, device: Device, wanted: bool) -> None:
         self.set_suspended(device, wanted)
@@ -112,11 +116,12 @@ class Changes:
         if not self._with_event(event_nr, lambda: _mapped.rename(self.resources.dm, device, name, event_nr)):
             self.resources.cookie.not_sent()
 
-    def _take_live(self, device: Device, table: load.Table, suspended: bool) -> None:
-        event_nr = self._event()
-        self._with_event(
-            event_nr, lambda: reload.reload(self.resources.dm, device, table, event_nr, self.how)
-        )
+    def _take_live(self, device: Device, table: load.Table) -> None:
+        run = self.resources
+        reload.reload(run.dm, device, table, run.cookie, self._flags, self.how, self.left)
+
+    def _take_back(self, device: Device, old: load.Table, suspended: bool) -> None:
+        self._take_live(device, old)
         if suspended:
             self.set_suspended(device, True)
 

@@ -235,6 +235,8 @@ class DmItem(Item):
 
     def remains(self) -> list[str]:
         told = [] if self.opener is None else list(self.opener.grown)
+        if self.changes is not None:
+            told += self.changes.left
         if self.params["state"] == "absent" and self.gone is not None:
             told.append(
                 "the mapped device was removed"

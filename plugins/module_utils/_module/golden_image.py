@@ -10,6 +10,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import errno
 import os
 import syslog
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from .._base import gone
 from .._base import locks as _locks
 from .._base.deadline import Deadline
-from .._base.errors import InvalidValue, KernelError, WrongDevice
+from .._base.errors import DeviceBusy, InvalidValue, KernelError, WrongDevice
 from .._base.values import bytes_or_0
 from .._image import golden, qemu_img
 from .._image.chain import FORMATS, Chain, State
@@ -50,7 +51,9 @@ class GoldenItem(Item):
         self.there: tuple[int, int] | None = None
         self.left: list[str] = []
         self.chain: Chain | None = None
-        self._created = False
+        self._pending: golden.Pending | None = None
+        self._new: golden.New | None = None
+        self._updated = False
 
     def key(self) -> tuple[str, Any]:
         return "path", self.params["path"]
@@ -80,7 +83,8 @@ class GoldenItem(Item):
         path = self.title()
         if not gone.exists(os.path.dirname(path)):
             raise InvalidValue("path", path, "must be in a directory that exists")
-        self.there, self.before = golden.look(path), golden.read_record(path)
+        self.there = golden.look(path)
+        self.before = self._recorded(path)
         self.left = golden.unfinished(path)
         if self.there is not None:
             self._check_own(path)
@@ -97,6 +101,24 @@ class GoldenItem(Item):
             dict(left, **_shown(path, self.before)),
             _shown(path, self.after),
         )
+
+    def _recorded(self, path: str) -> Golden | None:
+        """What is recorded, also if a run of this host was killed before the record was in its place."""
+        # Looked for first, because it becomes the record.
+        pending = None if self.there is None else golden.pending(path)
+        found = golden.read_record(path)
+        if pending is None or (found is not None and self.there == (found.size, found.mtime_ns)):
+            return found
+        if not pending.is_own:
+            raise DeviceBusy(
+                "another host has made it, and has not recorded yet what it was made from, in "
+                f"{pending.record}",
+                device=path,
+                hint="Run the task again when that host is done. If its run was killed, run the task on that "
+                f"host first; if there is no such host any more, rename that file to {path}{golden.RECORD}",
+            )
+        self._pending = pending
+        return pending.golden
 
     def _check_own(self, path: str) -> None:
         """Refuse a file that this module did not make, or that was changed since."""
@@ -156,11 +178,24 @@ class GoldenItem(Item):
 
     def apply(self) -> None:
         path = self.title()
+        if self._pending is not None:
+            golden.put_record(path, self._pending.record)
         golden.remove_unfinished(path)
         if self.there is None:
             self._convert(path)
         elif self.after != self.before:
-            golden.write_record(path, known(self.after))
+            self._update(path)
+
+    def _update(self, path: str) -> None:
+        if (golden.look(path), golden.read_record(path)) != (self.there, self.before):
+            raise DeviceBusy(
+                "another host has changed it, or its record, meanwhile",
+                device=path,
+                errno=errno.EAGAIN,
+                hint="Nothing was replaced. Run the task again",
+            )
+        self._updated = True
+        golden.write_record(path, known(self.after))
 
     def _convert(self, path: str) -> None:
         chain, params = known(self.chain), self.params
@@ -183,23 +218,29 @@ class GoldenItem(Item):
             if has != size:
                 raise KernelError(f"the converted image has {has} bytes instead of {size}", device=path)
             self.after = Golden(size, mtime, tuple(made_from))
-            golden.write_record(path, self.after)
-            new.name_it()
-            self._created = True
+            self._new = new
+            new.name_it(self.after)
         finally:
             new.close()
         progress.finished()
 
     def undo(self) -> None:
-        if self._created:
-            golden.remove(self.title(), self.before)
-            self._created = False
-        elif self.there is not None and self.before is not None:
-            golden.write_record(self.title(), self.before)
+        if self._new is not None and self._new.is_recorded:
+            golden.remove(self.title(), known(self.after), self.before)
+            self._new = None
+        elif self._updated:
+            golden.write_record(self.title(), known(self.before))
+            self._updated = False
+
+    def remains(self) -> list[str]:
+        if self._new is None or not self._new.is_named:
+            return []
+        return ["the image may be there already; then the next run records what it was made from"]
 
     def result(self) -> dict[str, Any]:
         """A size that is only predicted is returned, too: other tasks need it in check mode."""
-        image = self.after or self.before if self.there is not None or self._created else None
+        is_there = self.there is not None or (self._new is not None and self._new.is_named)
+        image = self.after or self.before if is_there else None
         size = image.size if image is not None else self.chain.size if self.chain is not None else None
         made_from = image.made_from if image is not None else self.chain.states() if self.chain else ()
         return {

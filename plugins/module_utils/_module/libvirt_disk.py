@@ -14,9 +14,17 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._base import locks as _locks
-from .._base.errors import BlockError, DefinitionError, GuestError, InvalidValue, NotSupported
+from .._base.deadline import Deadline
+from .._base.errors import (
+    BlockError,
+    DeadlineExceeded,
+    DefinitionError,
+    GuestError,
+    InvalidValue,
+    NotSupported,
+)
 from .._block.device import Device
-from .._block.seal import reasons
+from .._block.seal import reason_text
 from .._libvirt import connection, disk_source, domain_xml
 from .._libvirt.cd_drive import CdDrive
 from .._libvirt.disk_definition import DiskDefinition, Exchange
@@ -53,6 +61,8 @@ ARGUMENTS = {
     "timeout": {"type": "int", "default": 60},
     "state": {"type": "str", "choices": ["present", "absent", "empty"], "default": "present"},
 }
+# Seconds for reading a definition: less than those of the hook, which may wait for this task meanwhile.
+_READING = 20
 _BUSES = ("xen", "virtio", "ide", "scsi", "sata", "usb", "fdc", "uml", "sd")
 
 
@@ -83,6 +93,9 @@ class DiskItem(Item):
         self._old_seal: dict[str, Any] = {}
         # The bytes that the source's file must get, None if it is large enough.
         self._file_size: int | None = None
+        # The locks of the source, and whether they are needed after the plan.
+        self._source_locks: list[_locks.Lock] = []
+        self._needs_source = True
 
     def key(self) -> tuple[str, Any]:
         return "vdev", f"{self.params['vdev']} of {self.params['domain']}"
@@ -155,13 +168,17 @@ class DiskItem(Item):
         uuid, is_live = found
         name, words = f"domain {connection.driver_of(uri)} {uuid}", f"the definition of the domain {domain}"
         locks = [_locks.Lock(name, words)]
+        self._source_locks = []
         if self.params["live"] and is_live:
             locks.append(self._lock_of_disk(uuid))
             if self.request.source is not None:
-                # The locks for devices that are created for it are taken before the lock for creating guests'
-                # disks.
-                locks += needed_locks.of_source(self.request.source)
-        return locks
+                self._source_locks = needed_locks.of_source(self.request.source)
+        return locks + self._source_locks
+
+    def unneeded_locks(self) -> list[_locks.Lock]:
+        # Many guests can use one image. Other runs, and guests that start, only wait while its device is
+        # created.
+        return [] if self._needs_source else self._source_locks
 
     def _need_locked(self, definition: connection.Definition) -> None:
         """
@@ -193,7 +210,7 @@ class DiskItem(Item):
 
     def plan(self) -> Plan:
         request = self.request
-        self.definition = definition = connection.read(request.uri, request.domain, request.limit())
+        self.definition = definition = self._read_definition()
         self._need_locked(definition)
         before: dict[str, Any] = {}
         after: dict[str, Any] = {}
@@ -226,7 +243,25 @@ class DiskItem(Item):
         parts = (self.defined, self.running, self.drive)
         changes = [part.changes for part in parts if part is not None]
         grows = self._file_size is not None or (self.running is not None and self.running.grows)
+        is_changed = any(part is not None and part.changes for part in (self.running, self.drive))
+        self._needs_source = grows or (below is None and is_changed)
         return Plan(any(changes) or self._seals_change or grows, before, after)
+
+    def _read_definition(self) -> connection.Definition:
+        """
+        The domain's definition. libvirt does not answer while the hook makes the domain's disks, and the hook
+        may wait for the locks of a source that this task holds. So this wait ends well before the hook's.
+        """
+        request = self.request
+        limit = Deadline(min(request.timeout, _READING))
+        try:
+            return connection.read(request.uri, request.domain, limit)
+        except DeadlineExceeded as error:
+            error.hint = (
+                f"{error.hint}. If the domain is just starting, it may wait for an image that this task has "
+                "locked. Nothing was done. Try again"
+            )
+            raise
 
     def _plan_file(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         source = self.request.source
@@ -240,7 +275,7 @@ class DiskItem(Item):
         definition = known(self.definition)
         kept = _recipe.Seal()
         for text in (definition.live, definition.xml):
-            recipe = None if text is None else domain_xml.Domain(text).recipes().get(self.target)
+            recipe = None if text is None else domain_xml.parsed(text).recipes().get(self.target)
             try:
                 kept = kept if recipe is None else _recipe.seal_of(recipe, self.title())
             except (DefinitionError, InvalidValue):
@@ -271,11 +306,11 @@ class DiskItem(Item):
         return any(self._had.get(name) != self._has.get(name) for name in _recipe.Seal._fields)
 
     def _reason(self) -> str:
-        """The reason of the seal of the running disk (``_block.seal.reasons``)."""
+        """The reason of the seal of the running disk (``_block.seal.reason_text``)."""
         running = self.running
         if not isinstance(running, RunningDisk):
             raise AssertionError
-        return reasons.of_vbd(known(running.guest).domid, vdev.parse(self.target).number)
+        return reason_text.of_vbd(known(running.guest).domid, vdev.parse(self.target).number)
 
     def _change_running(self) -> None:
         running = self._running()
@@ -322,6 +357,8 @@ class DiskItem(Item):
                 errors[item] = error_of(item._change_running)
             if item.drive is not None and item.drive.changes:
                 errors[item] = error_of(item.drive.change)
+        growing = [item for item in items if item.running is not None and item.running.grows]
+        cls._release_sources(items, growing)
         domains: dict[tuple[str, str], list[DiskItem]] = {}
         for item in items:
             if item.defined is not None and item.defined.changes and errors.get(item) is None:
@@ -333,12 +370,21 @@ class DiskItem(Item):
                 item.exchange = exchange
                 errors[item] = error
         # Recipes and definitions come first: a guest that starts again must not get a shorter disk.
-        growing = [item for item in items if item.running is not None and item.running.grows]
         for item in growing:
             errors[item] = errors.get(item) or error_of(item._grow_running)
         for item in growing:
             errors[item] = errors.get(item) or item._running().wait_told()
         return [errors.get(item) for item in items]
+
+    @staticmethod
+    def _release_sources(items: Sequence[DiskItem], growing: Sequence[DiskItem]) -> None:
+        """
+        Release the locks of the sources, whose devices exist now, except for those that grow. libvirt's calls
+        for the definitions may wait for domains that are starting, which may wait for these locks.
+        """
+        needed = {lock.name for item in growing for lock in item._source_locks}
+        for item in items:
+            item.resources.locks.release(lock for lock in item._source_locks if lock.name not in needed)
 
     def _grow_running(self) -> None:
         running = self._running()
@@ -346,20 +392,26 @@ class DiskItem(Item):
             running.grow()
         finally:
             if running.grown and self.exchange is not None:
-                self.exchange.stays = True
+                self.exchange.stay(known(self.defined))
         if self._has.get("sealed_below"):
             # The longer table may name more devices.
             sealing.change(known(running.device), self._has, self._has, self._unseal, self._reason())
 
     def undo(self) -> None:
-        """Restore the old definitions, and detach what was attached. Raises the first error at the end."""
-        failures = [error_of(lambda: undo_steps(self._unseal))]
-        parts = (self.exchange, self.running, self.drive)
-        failures += [error_of(part.undo) for part in parts if part is not None]
+        """
+        Restore the disk in the definition, where other disks stay changed, and detach what was attached.
+        Raises the first error at the end.
+        """
+        failures = [error_of(lambda: undo_steps(self._unseal)), error_of(self._undo_definition)]
+        failures += [error_of(part.undo) for part in (self.running, self.drive) if part is not None]
         failures.append(error_of(self._seal_old))
         for failure in failures:
             if failure is not None:
                 raise failure
+
+    def _undo_definition(self) -> None:
+        if self.exchange is not None:
+            self.exchange.undo(known(self.defined))
 
     def is_removal(self) -> bool:
         # A definition can be restored. A disk that was detached from a running guest cannot: remains()
@@ -367,9 +419,9 @@ class DiskItem(Item):
         return False
 
     def remains(self) -> list[str]:
-        told = [] if self.running is None else list(self.running.grown)
+        told = [] if self.running is None else self.running.remains()
         told += [] if self.drive is None else self.drive.remains()
-        if self.exchange is not None and self.exchange.stays:
+        if self.exchange is not None and self.exchange.stays(self.defined):
             told.append("the definition is changed, so that the disk is as large after the next start")
         old = None if self.running is None else self.running.old
         if old is not None:

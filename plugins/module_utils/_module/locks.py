@@ -35,6 +35,8 @@ def take(rows: list[Row], locks: _locks.Locks, seconds: float = _locks.SECONDS) 
             return
         locks.close()
         _take(wanted, locks, limit)
+        # What was read before the locks were held may be outdated by now.
+        rows[0].item.resources.loops.forget()
     for row in _good(rows):
         row.error = DeviceBusy(
             "what it names was replaced repeatedly while this run waited for it", device=row.item.title()

@@ -13,21 +13,28 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .._base import files, values
+from .._base import files, late, values
 from .._base import locks as _locks
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice, shown
 from .._block import backing as _backing
-from .._block import bind, detach, loop, new_loop, partitions, replaced, trusted_path
+from .._block import bind, detach, loop, new_loop, replaced, trusted_path
 from .._block import device as _device
 from .._block.backing import Backing
 from .._block.device import Device
-from .._source import below
 from .._source.resources import Resources
 from . import duplicates, sealing
 from .item import Identities, Item, Params, Plan, check_seconds, known, undo_steps
 from .loop_describe import describe
+
+if TYPE_CHECKING:
+    from .._block import partitions
+    from .._source import below
+else:
+    # For the options ``partitions`` and ``backing``.
+    partitions = late.Module(__name__, ".._block.partitions")
+    below = late.Module(__name__, ".._source.below")
 
 ARGUMENTS = {
     "backing_file": {"type": "path"},
@@ -76,6 +83,7 @@ class LoopItem(Item):
         # The identity of the file's area, and its description.
         self.area: Area | None = None
         self.created = False
+        self._made_below: list[Device] = []
         self.removing: list[Device] = []
         self.gone: bool | None = None
         self._at_risk: list[Device] = []
@@ -93,7 +101,8 @@ class LoopItem(Item):
             if self.params[option]:
                 return option, self.params[option]
         if self.params["backing"] is not None:
-            return "backing", str(self.source or self.params["backing"])
+            # What is no source may contain a key: a table, for example.
+            return "backing", "(not shown)" if self.source is None else str(self.source)
         return "diskseq", self.params["diskseq"]
 
     def identities(self) -> Identities:
@@ -187,6 +196,12 @@ class LoopItem(Item):
             sealing.change(known(self.device), self._seal_before, self._seal_after, self._restore)
 
     def made(self) -> list[Device]:
+        return self._made_below + self._own_made()
+
+    def lasting(self) -> list[Device]:
+        return self._own_made() if self.params["persist"] else []
+
+    def _own_made(self) -> list[Device]:
         return [known(self.device)] if self.created else []
 
     def risks(self) -> list[Any]:
@@ -356,16 +371,17 @@ class LoopItem(Item):
         found = self.resources.loops.find(known(self.backing), params["offset"], params["size"])
         for device, _status in found:
             self.resources.enter_context(device)
-        fitting = [row for row in found if row[1].read_only == params["read_only"]]
         if params["diskseq"] is not None and found:
-            fitting = [row for row in fitting if row[0].id.diskseq == params["diskseq"]]
-            if not fitting:
+            asked_for = [row for row in found if row[0].id.diskseq == params["diskseq"]]
+            if not asked_for:
                 raise WrongDevice(
                     f"its loop device has the disk sequence number {found[0][0].id.diskseq}, "
                     f"not {params['diskseq']}",
                     device=self.title(),
                     hint="It is not the device that was asked for any more; nothing was done",
                 )
+            found = asked_for
+        fitting = [row for row in found if row[1].read_only == params["read_only"]]
         if fitting:
             chosen = fitting[0]
         elif found:
@@ -464,7 +480,9 @@ class LoopItem(Item):
         if self.backing is None:
             if self.source is None:
                 raise AssertionError
-            self._stand_on(below.make(self.source, self.resources))
+            device, is_new = below.make(self.source, self.resources)
+            self._made_below += [device] if is_new else []
+            self._stand_on(device)
             self.area = self._area(known(self.backing))
             self._check_backing(known(self.backing))
         self._check_new()
@@ -514,7 +532,7 @@ class LoopItem(Item):
         for device in self.removing:
             # Refuse before anything is changed.
             sealing.is_missing(params, device)
-        statuses = [(device, loop.info(device)) for device in self.removing]
+        statuses = [(device, loop.settings_of(device)) for device in self.removing]
         if not params["deferred"]:
             self._at_risk = [device for device, status in statuses if not status.autoclear]
         before = {"devices": [_removal_row(*row) for row in statuses]} if statuses else {}
@@ -539,12 +557,22 @@ class LoopItem(Item):
             raise WrongDevice(
                 "this is not a loop device", device=params["path"] or f"diskseq:{params['diskseq']}"
             )
+        return [device] if self._is_bound(device) else []
+
+    def _is_bound(self, device: Device) -> bool:
+        """
+        Whether a held loop device has a file; it is closed otherwise. One whose storage has failed is removed
+        only if the task gives its disk sequence number. KernelError.
+        """
         try:
-            loop.info(device)
+            (loop.info if self.params["diskseq"] is None else loop.settings_of)(device)
         except DeviceGone:
             device.close()
-            return []
-        return [device]
+            return False
+        except BaseException:
+            device.close()
+            raise
+        return True
 
     def _bound_to_file(self) -> list[Device]:
         params = self.params
@@ -611,7 +639,10 @@ class LoopItem(Item):
 
 
 def _lock_of(device: Device) -> _locks.Lock:
-    status = loop.info(device)
+    status = loop.settings_of(device)
+    if status.backing_device == loop.UNKNOWN:
+        # Nobody else can find it by its file now, so it is removed by its number only.
+        return _locks.of_loop(status.number, device.id.diskseq, device.path)
     return _locks.of_inode(
         status.backing_device, status.backing_inode, loop.backing_path(device) or device.path
     )

@@ -12,11 +12,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
+from .._base import late
 from .._base.errors import DeviceBusy, InvalidValue
 from .._block.device import Device, DeviceId
-from .._block.seal import reaping, reasons, seals
+from .._block.seal import place, reason_text
+
+if TYPE_CHECKING:
+    from .._block.seal import reaping, seals
+    from .._block.seal.entry import Seal
+else:
+    # Most hosts have no sealed devices.
+    reaping = late.Module(__name__, ".._block.seal.reaping")
+    seals = late.Module(__name__, ".._block.seal.seals")
 
 ARGUMENTS = {"sealed": {"type": "bool"}}
 # Of modules whose devices are stacked on others.
@@ -61,7 +70,8 @@ def need_support() -> None:
 
 def prepare() -> None:
     """Remove the seals of devices that no longer exist, at the beginning of every run."""
-    seals.reap()
+    if place.in_use():
+        seals.reap()
 
 
 def compare(
@@ -69,7 +79,7 @@ def compare(
     device: Device | None,
     before: dict[str, Any],
     after: dict[str, Any],
-    reason: str = reasons.OWN,
+    reason: str = reason_text.OWN,
 ) -> None:
     """
     Add ``sealed`` and ``sealed_below`` to the settings before and after the run, if the options are given or
@@ -78,7 +88,7 @@ def compare(
     A seal that was set by a deferred removal is lifted when the removal is cancelled. NotSupported or
     KernelError if the device cannot be sealed.
     """
-    is_sealed = device is not None and reason in seals.reasons_of(*_number(device))
+    is_sealed = device is not None and is_for(device, reason)
     if params["sealed"] is None and not is_sealed:
         return
     stays = is_sealed and not (_with_removal(device) and after.get("persist"))
@@ -113,6 +123,8 @@ def _compare_below(
     params: dict[str, Any], device: Device | None, before: dict[str, Any], after: dict[str, Any], reason: str
 ) -> None:
     wanted = params.get("sealed_below")
+    if wanted is None and not place.in_use():
+        return
     there = [] if device is None else seals.are_sealed_below(*_number(device), reason)
     if wanted is None and not any(there):
         return
@@ -122,8 +134,12 @@ def _compare_below(
 
 
 def _with_removal(device: Device | None) -> bool:
-    seal = None if device is None else seals.find(*_number(device))
+    seal = None if device is None else _seal_of(device)
     return seal is not None and seal.with_removal
+
+
+def _seal_of(device: Device) -> Seal | None:
+    return seals.find(*_number(device)) if place.in_use() else None
 
 
 def _number(device: Device) -> tuple[int, int, int]:
@@ -132,7 +148,7 @@ def _number(device: Device) -> tuple[int, int, int]:
 
 def is_missing(params: dict[str, Any], device: Device) -> bool:
     """Whether a device with a deferred removal must still be sealed. NotSupported if that is impossible."""
-    if not params["sealed"] or seals.find(*_number(device)):
+    if not params["sealed"] or _seal_of(device):
         return False
     seals.probe()
     return True
@@ -143,7 +159,7 @@ def change(
     before: dict[str, Any],
     after: dict[str, Any],
     restore: list[Callable[[], Any]],
-    reason: str = reasons.OWN,
+    reason: str = reason_text.OWN,
 ) -> None:
     """
     Seal the held device, or lift its seal, as the settings say, and those below it. The steps that roll this
@@ -174,7 +190,7 @@ def going(params: dict[str, Any], device: Device) -> Iterator[None]:
     lifted. When the device is gone, :func:`forget` removes the seal.
     """
     number = _number(device)
-    is_new = bool(params["sealed"]) and seals.find(*number) is None
+    is_new = bool(params["sealed"]) and _seal_of(device) is None
     if is_new:
         seals.seal(*number, with_removal=True)
     try:
@@ -193,7 +209,7 @@ def refuse_sealed(devices: list[Device], standing_on: list[tuple[int, int]]) -> 
     """
     for device in devices:
         number = device.id.major, device.id.minor
-        if number not in standing_on and reasons.OWN in seals.reasons_of(*_number(device)):
+        if number not in standing_on and is_for(device, reason_text.OWN):
             raise DeviceBusy(
                 "it is sealed, so that no table can be made over it",
                 device=device.path,
@@ -203,17 +219,19 @@ def refuse_sealed(devices: list[Device], standing_on: list[tuple[int, int]]) -> 
 
 def is_for(device: Device, reason: str) -> bool:
     """Whether the held device is sealed for this reason."""
-    return reason in seals.reasons_of(*_number(device))
+    return place.in_use() and reason in seals.reasons_of(*_number(device))
 
 
 def lift(device: Device, reason: str) -> None:
     """Lift the seal for this reason, and with it what it sealed below."""
-    seals.lift(*_number(device), reason)
+    if place.in_use():
+        seals.lift(*_number(device), reason)
 
 
 def forget(identity: DeviceId) -> None:
     """Remove the seal of a device that is gone, because its number may be reused."""
-    seals.forget(identity.major, identity.minor, identity.diskseq)
+    if place.in_use():
+        seals.forget(identity.major, identity.minor, identity.diskseq)
 
 
 def described(device: Device) -> dict[str, Any] | None:
@@ -221,7 +239,7 @@ def described(device: Device) -> dict[str, Any] | None:
     The seal of a held device as plain data, None if it is not sealed: its ``age`` in seconds, and how many
     opens were ``refused``, and the ``reasons`` for it.
     """
-    seal = seals.find(*_number(device))
+    seal = _seal_of(device)
     if seal is None:
         return None
     return {

@@ -27,7 +27,8 @@ def table_lines(value: Any) -> list[str | dict[str, Any]]:
         else:
             raise InvalidValue(
                 "table",
-                row,
+                # It may hold a key, for example in a list inside the list.
+                "(not shown)",
                 "must be text lines as for dmsetup, or dictionaries with start, length and target",
             )
     return result

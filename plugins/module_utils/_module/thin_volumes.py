@@ -121,7 +121,7 @@ class VolumesItem(Item):
         told = ["what was done with the volumes, because some are deleted"] if self.volumes.deleted else []
         if self.grows and self.pool.length == self.pool.wanted:
             told.append(f"the pool has {self.pool.length} sectors")
-        return told
+        return told + (self.pool.left if self.grows else [])
 
     def undo(self) -> None:
         if self.pool.device is not None:

@@ -17,7 +17,7 @@ from .._base import locks as _locks
 from .._base.errors import BlockError, DeviceBusy, GuestError, InvalidValue, WrongDevice
 from .._block import device as _device
 from .._block.device import Device
-from .._block.seal import reasons
+from .._block.seal import reason_text
 from .._libvirt import attach
 from .._source import area, files, growth, lookup, needed_locks, opener, spec
 from .._source.resources import Resources
@@ -219,11 +219,11 @@ class VbdItem(Item):
         return None
 
     def _reason(self) -> str:
-        """The reason of this disk's seal (``_block.seal.reasons``)."""
-        return reasons.of_vbd(known(self.guest).domid, self.vdev.number)
+        """The reason of this disk's seal (``_block.seal.reason_text``)."""
+        return reason_text.of_vbd(known(self.guest).domid, self.vdev.number)
 
     def remains(self) -> list[str]:
-        told = self.opener.grown + ([] if self.growth is None else self.growth.grown)
+        told = self.opener.grown + ([] if self.growth is None else self.growth.remains())
         if self.old is not None:
             return told + self.old.state_words(self.resources.shared(Store))
         if self.params["state"] == "attached" or self.vbd is None:
@@ -307,12 +307,15 @@ class VbdItem(Item):
                 raise difference
             self._check_options_of_new()
             return self._plan_replaced(vbd, after)
-        key = vbd_nodes.Key(self.guest.domid, self.vdev.number)
-        attached.refuse_served_by_others(self.resources.shared(Store), key, self.vdev.name, self.title())
+        self._refuse_served_by_others()
         self._check_options_of_new()
         self._check_free()
         self._plan_file(after)
         return self._plan_seals({}, after)
+
+    def _refuse_served_by_others(self) -> None:
+        key = vbd_nodes.Key(known(self.guest).domid, self.vdev.number)
+        attached.refuse_served_by_others(self.resources.shared(Store), key, self.vdev.name, self.title())
 
     def _plan_file(self, after: dict[str, Any]) -> None:
         """Add the new size of a file that must become larger for a new disk."""
@@ -397,12 +400,22 @@ class VbdItem(Item):
             if outcome.error is None:
                 item._is_taken = True
                 taken.append(item)
+            else:
+                # It can fail when the guest has released the disk already.
+                item._say_not_known(outcome.error, error_of(item._look_if_taken))
         if taken:
             cls._attach(taken, batch, errors)
-        for item in taken:
+        for item in items:
             error = errors[id(item)]
-            if error is not None:
+            if error is not None and item._is_taken:
                 item._say_what_holds(error, error_of(item._put_back))
+
+    def _look_if_taken(self) -> None:
+        self._is_taken = known(self.old).is_released(self.resources.shared(Store))
+
+    def _say_not_known(self, error: BlockError, failure: BlockError | None) -> None:
+        if failure is not None:
+            error.hint = f"{error.hint or error.HINT}. Whether the guest has its disk is not known: {failure}"
 
     def _say_what_holds(self, error: BlockError, failure: BlockError | None) -> None:
         old = known(self.old)
@@ -417,10 +430,12 @@ class VbdItem(Item):
         if old.device is None:
             return
         store, batch = self.resources.shared(Store), _BatchKey(True, self.by_libvirt())
+        timeout, detach = self.params["timeout"], attach.detach if batch.by_libvirt else blkback.detach
+        replacing.clear(store, old.vbd.key, lambda: detach(store, [old.detachment], timeout))
         with _sharing.Sharing(stack.questions(self.resources)) as sharing:
             guard = None if old.is_shared else sharing.guard
             way = attach.attach if batch.by_libvirt else blkback.attach
-            (outcome,) = way(store, [old.request()], self.params["timeout"], guard=guard)
+            (outcome,) = way(store, [old.request()], timeout, guard=guard)
         if outcome.error is not None:
             raise outcome.error
         sealing.change(old.device, {}, self._old_seal, [], self._reason())
@@ -550,6 +565,7 @@ class VbdItem(Item):
             return Plan(False, {}, {})
         self.vbd = vbd_read.read_vbd(self.resources.shared(Store), self.guest.domid, self.vdev.number)
         if self.vbd is None:
+            self._refuse_served_by_others()
             return Plan(False, {}, {})
         device = self._opened(self.vbd)
         if device is None and self.params["diskseq"] is not None:

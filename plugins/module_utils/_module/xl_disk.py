@@ -10,33 +10,42 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .._base import late
 from .._base import locks as _locks
 from .._base.errors import BlockError, GuestError, InvalidValue
 from .._base.files import check_path
 from .._hotplug import state
-from .._source import growth, needed_locks, recipe_file, spec
+from .._source import needed_locks, recipe_file, spec
 from .._source import recipe as _recipe
 from .._source.resources import Resources
-from .._xen import guest as _guest
-from .._xen import replacing
 from .._xen import vdev as _vdev
-from .._xenstore.pyxs_store import Store
 from .._xl import config_file, disk_text
 from .._xl.disk_change import DiskChange, DiskRequest
 from .._xl.guest_config import Exchange, GuestConfig
-from .._xl.live_disk import LiveDisk
-from .._xl.running_disk import RunningDisk, find_guest
 from . import sealing
 from .guest_disk import SIZE_ARGUMENTS, check_replace, check_source_mode, file_to_grow, wanted_size
 from .item import Identities, Item, Params, Plan, check_seconds, error_of, known
 
 if TYPE_CHECKING:
+    from .._source import growth
     from .._source.spec import Source
+    from .._xen import guest as _guest
+    from .._xen import replacing
+    from .._xenstore import pyxs_store
+    from .._xl import live_disk, running_disk
+else:
+    # For the options ``live`` and ``size``.
+    growth = late.Module(__name__, ".._source.growth")
+    replacing = late.Module(__name__, ".._xen.replacing")
+    pyxs_store = late.Module(__name__, ".._xenstore.pyxs_store")
+    live_disk = late.Module(__name__, ".._xl.live_disk")
+    running_disk = late.Module(__name__, ".._xl.running_disk")
 
 ARGUMENTS = {
     "domain": {"type": "str"},
@@ -71,9 +80,9 @@ class XlDiskItem(Item):
         self.change: DiskChange | None = None
         self.exchange: Exchange | None = None
         # The disk that the running guest has, if that is to grow.
-        self.running: RunningDisk | None = None
+        self.running: running_disk.RunningDisk | None = None
         # The disk that the running guest is to get or to lose, and why that failed.
-        self.live: LiveDisk | None = None
+        self.live: live_disk.LiveDisk | None = None
         self._live_error: BlockError | None = None
         # The guest whose disk is locked, if it runs; None if locks were not asked for, as in check mode.
         self._locked_domids: tuple[int, ...] | None = None
@@ -141,7 +150,7 @@ class XlDiskItem(Item):
     def _live_locks(self, name: str) -> list[_locks.Lock]:
         if not self.params["live"]:
             return []
-        guest = find_guest(self.resources.shared(Store), name)
+        guest = running_disk.find_guest(self.resources.shared(pyxs_store.Store), name)
         self._locked_domids = () if guest is None else (guest.domid,)
         if guest is None:
             return []
@@ -187,7 +196,9 @@ class XlDiskItem(Item):
         """The guest whose disk is to change now, None if it does not run."""
         if not self.params["live"]:
             return None
-        guest = find_guest(self.resources.shared(Store), known(self.change).guest.name)
+        guest = running_disk.find_guest(
+            self.resources.shared(pyxs_store.Store), known(self.change).guest.name
+        )
         locked = self._locked_domids
         if guest is not None and locked is not None and guest.domid not in locked:
             raise GuestError(
@@ -197,9 +208,13 @@ class XlDiskItem(Item):
 
     def _plan_running(self, guest: _guest.Guest, before: dict[str, Any], after: dict[str, Any]) -> None:
         """Plan how the disk of the running guest is attached, replaced or detached, or grows."""
-        change, store, seconds = known(self.change), self.resources.shared(Store), self.params["timeout"]
+        change, store, seconds = (
+            known(self.change),
+            self.resources.shared(pyxs_store.Store),
+            self.params["timeout"],
+        )
         source = known(change.wanted).source if self.request.present else None
-        running = RunningDisk(self.resources, self.request, guest, store)
+        running = running_disk.RunningDisk(self.resources, self.request, guest, store)
         vbd = running.look()
         if vbd is not None:
             difference = self._difference(running, source)
@@ -212,11 +227,13 @@ class XlDiskItem(Item):
                     before["running"], after["running"] = has, gets
                 return
         if vbd is not None or source is not None:
-            live = LiveDisk(self.resources, self.request, guest, store, change.says, source, seconds)
+            live = live_disk.LiveDisk(
+                self.resources, self.request, guest, store, change.says, source, seconds
+            )
             before["running"], after["running"] = live.plan(vbd, running.device)
             self.live = live
 
-    def _difference(self, running: RunningDisk, source: Source | None) -> BlockError | None:
+    def _difference(self, running: running_disk.RunningDisk, source: Source | None) -> BlockError | None:
         """
         Why the guest has another disk than the wanted one, or than the one to remove, if that was given.
         """
@@ -265,14 +282,18 @@ class XlDiskItem(Item):
     def undo(self) -> None:
         """
         Restore the configuration and the recipe, unless the disk of the running guest has grown: it must not
-        be shorter after the next start. Raises the first error at the end.
+        be shorter after the next start. Other disks of the configuration stay changed. Raises the first error
+        at the end.
         """
         if self.running is not None and self.running.grown:
             return
-        steps = [self.exchange.undo] if self.exchange is not None else []
-        if self.change is not None:
+        exchange, change = self.exchange, self.change
+        steps: list[Callable[[], object]] = []
+        if change is not None:
+            if exchange is not None:
+                steps.append(functools.partial(exchange.undo, change.edit))
             # A configuration that was not restored needs the recipe that it names.
-            steps.insert(0 if not self.request.present else len(steps), self.change.undo_recipe)
+            steps.insert(0 if not self.request.present else len(steps), change.undo_recipe)
         if self.live is not None:
             # The old disk is made of the old recipe.
             steps.append(self._undo_live)
@@ -291,7 +312,7 @@ class XlDiskItem(Item):
                 self.warnings.append(f"{self.title()}: the guest has {live.old} again")
 
     def remains(self) -> list[str]:
-        told = [] if self.running is None else self.running.grown
+        told = [] if self.running is None else self.running.remains()
         return told + ([] if self.live is None else self.live.remains())
 
     def is_removal(self) -> bool:

@@ -98,13 +98,13 @@ def _is_on_mapped(device: Device) -> bool:
     return any(gone.exists(f"/sys/dev/block/{major}:{minor}/dm", gone.SYSFS) for major, minor in numbers)
 
 
-def make(source: Lower, resources: Resources) -> Device:
+def make(source: Lower, resources: Resources) -> tuple[Device, bool]:
     """
-    The loop device of a file, held by the resources, made if it does not exist; it goes with its last user.
-    Raises what ``files.find_or_make`` raises.
+    ``(device, whether it is new)``: the loop device of a file, held by the resources, made if it does not
+    exist; a new one goes with its last user. Raises what ``files.find_or_make`` raises.
     """
     if not isinstance(source, spec.FileSource):
         raise AssertionError
-    device, _is_new = files.find_or_make(source, resources)
+    device, is_new = files.find_or_make(source, resources)
     resources.locks.take([lock_of(device)])
-    return device
+    return device, is_new

@@ -58,8 +58,31 @@ def open_source(
 
     Raises what ``_source.opener.Opener.open`` raises.
     """
+    take_turn(resources, [source], limit)
+    return _open(resources, source, limit, read_only, shared)
+
+
+def open_in_turn(
+    resources: Resources, source: Source, limit: Deadline, read_only: bool = False, shared: bool = False
+) -> Device:
+    """
+    As :func:`open_source`, for a caller that holds the locks of the source (:func:`take_turn`), unless it
+    holds the source's device. It never waits for such a lock, so the caller can hold a lock that is taken
+    after those.
+    """
+    missing = [lock for lock in needed_locks.of_source(source) if not resources.locks.has(lock)]
+    # A path may lead to another file by now, for which a device is made.
+    taken = [lock for lock in missing if resources.locks.try_take(lock)]
+    if missing:
+        resources.loops.forget()
+    try:
+        return _open(resources, source, limit, read_only, shared)
+    finally:
+        resources.locks.release(taken)
+
+
+def _open(resources: Resources, source: Source, limit: Deadline, read_only: bool, shared: bool) -> Device:
     if isinstance(source, spec.FileSource):
         source = source._replace(read_only=read_only or source.read_only, overlap=shared or source.overlap)
     resources.for_guests = True
-    take_turn(resources, [source], limit)
     return opener.Opener(resources, udev.HANDS_OFF, limit).open(source)

@@ -78,6 +78,8 @@ class Growth:
         # Why the device is not that of the source, if that is known.
         self.why = ""
         self.grown: list[str] = []
+        # What a failed step has left changed, as texts.
+        self._left: list[str] = []
         # Creates the devices that only the longer tables need.
         self.opener = opener.Opener(resources, flags)
         self._resources = resources
@@ -93,6 +95,10 @@ class Growth:
     @property
     def changes(self) -> bool:
         return bool(self._steps)
+
+    def remains(self) -> list[str]:
+        """What stays changed if a later step fails, as texts."""
+        return self.grown + self._left
 
     def sizes(self) -> tuple[dict[str, int], dict[str, int]]:
         """``({path: bytes}, {path: bytes})`` before and after, of everything that grows."""
@@ -318,14 +324,9 @@ class Growth:
         def run() -> None:
             table = make()
             self._guard({device.id[:2]: _lines(table)}, {})
-            event_nr = self._resources.cookie.next(self._flags)
             how = suspended.Suspend(seconds=self._seconds)
-            try:
-                reload.reload(self._resources.dm, device, table, event_nr, how)
-            except BaseException:
-                if event_nr & 0xFFFF:
-                    self._resources.cookie.not_sent()
-                raise
+            run = self._resources
+            reload.reload(run.dm, device, table, run.cookie, self._flags, how, self._left)
             # Somebody may have begun to use the new part since.
             self._guard({}, {})
 

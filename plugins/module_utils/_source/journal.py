@@ -29,7 +29,6 @@ from .._base.errors import BlockError, DeviceGone, KernelError, WrongDevice
 from .._base.files import kind_of_file, open_regular, write_whole
 from .._block import boot, loop, sysfs
 from .._block import device as _device
-from .._dm import control, lifetime
 from .._process import identity as _identity
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
@@ -187,7 +186,9 @@ def _stays(resources: Resources, major: int, minor: int, diskseq: int) -> bool:
 
 def _is_permanent(resources: Resources, device: _device.Device) -> bool:
     if loop.is_loop(device):
-        return not loop.info(device).autoclear
+        return not loop.settings_of(device).autoclear
+    from .._dm import control  # rarely needed, and it imports more files
+
     return not resources.dm.status(control.by_device(device)).deferred_remove
 
 
@@ -195,6 +196,8 @@ def _set_permanent(resources: Resources, device: _device.Device, wanted: bool) -
     if loop.is_loop(device):
         loop.set_autoclear(device, not wanted)
     else:
+        from .._dm import lifetime  # rarely needed, and it imports more files
+
         lifetime.set_persist(resources.dm, device, wanted)
 
 

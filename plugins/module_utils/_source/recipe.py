@@ -14,6 +14,7 @@ because a definition outlives the boot.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 
@@ -200,6 +201,7 @@ def seal_of(text: str, target: str = "source") -> Seal:
     return _parse(text, target)[1]
 
 
+@functools.lru_cache(maxsize=16)
 def _parse(text: str, target: str) -> tuple[Source, Seal]:
     if len(text) > MOST_CHARACTERS:
         raise DefinitionError(f"the recipe has more than {MOST_CHARACTERS} characters", device=target)

@@ -19,13 +19,13 @@ from typing import NamedTuple
 from .._base import gone, locks
 from .._base.deadline import Deadline
 from .._block import loop_index, sysfs
-from .._dm import control, udev
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from .._block.device import Device, DeviceId
+    from .._dm import control, udev
 
     Shared = TypeVar("Shared", bound=contextlib.AbstractContextManager[Any])
 
@@ -80,6 +80,8 @@ class Resources(contextlib.ExitStack):
     def dm(self) -> control.Control:
         """device-mapper's Control."""
         if self._dm is None:
+            from .._dm import control  # many runs do not use device-mapper
+
             self._dm = self.enter_context(control.Control())
         return self._dm
 
@@ -87,6 +89,8 @@ class Resources(contextlib.ExitStack):
     def cookie(self) -> udev.Cookie:
         """The run's udev Cookie."""
         if self._cookie is None:
+            from .._dm import udev  # many runs do not use device-mapper
+
             self._cookie = self.enter_context(udev.Cookie())
         return self._cookie
 
@@ -110,6 +114,8 @@ class Resources(contextlib.ExitStack):
         Let :meth:`settle` wait until udev has removed the link of a mapped device that is gone. A deferred
         remove has no cookie.
         """
+        from .._dm import udev  # many runs do not use device-mapper
+
         if udev.is_running():
             self._links.append((name, identity))
 

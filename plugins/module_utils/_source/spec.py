@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 
 
 _KINDS = "diskseq, path, file, table"
+# In messages, in place of what may contain a key, as tables do: also of a table under a mistyped name.
+_HIDDEN = "(not shown)"
+# As many letters and digits without a break are a key, not a part of a name: 16 bytes in hexadecimal.
+_KEY_LETTERS = 32
 _MOST_PARTITIONS = 255  # DISK_MAX_PARTS - 1 in include/linux/blkdev.h
 
 
@@ -139,15 +143,15 @@ def parse(value: object, option: str = "source", numbers: bool = False) -> Sourc
     if isinstance(value, str):
         return _parse_text(value, option, numbers)
     if not isinstance(value, dict):
-        raise InvalidValue(option, value, f"must be text or a dictionary with one of {_KINDS}")
+        given = None if value is None else _HIDDEN
+        raise InvalidValue(option, given, f"must be text or a dictionary with one of {_KINDS}")
     kinds = [
         kind
         for kind in _PARSERS
         if value.get(kind) is not None and not (kind == "diskseq" and value.get("path") is not None)
     ]
     if len(kinds) != 1:
-        # A table may contain keys.
-        shown = {key: "(not shown)" if key == "table" else part for key, part in value.items()}
+        shown = {key: _shown(part) if key in _HARMLESS else _HIDDEN for key, part in value.items()}
         raise InvalidValue(
             option, shown, f"must have exactly one of {_KINDS} (a path may have a diskseq beside it)"
         )
@@ -174,7 +178,20 @@ def _parse_text(text: str, option: str, numbers: bool) -> Source:
         "diskseq:N, diskseq:N-partP, diskseq:N@BOOT, path:/dev/..., file:/..., file:raw:/..., dm:NAME,UUID, "
         "or an absolute path" + (", or major:minor" if numbers else "")
     )
-    raise InvalidValue(option, text, f"must be {forms}")
+    raise InvalidValue(option, _shown(text), f"must be {forms}")
+
+
+def _shown(value: object) -> object:
+    """
+    A wrong value for a message. Lines of tables have several words, and other data may contain one.
+    """
+    if isinstance(value, (dict, list)):
+        return _HIDDEN
+    if not isinstance(value, str):
+        return value
+    parts = "".join(letter if letter.isalnum() else "/" for letter in value).split("/")
+    is_key = any(len(part) >= _KEY_LETTERS for part in parts)
+    return _HIDDEN if is_key or len(value.split()) > 1 or value[:1] in ("{", "[") else value
 
 
 def _parse_mapped(text: str, option: str) -> PathSource:
@@ -285,12 +302,16 @@ _PARSERS: dict[str, Callable[[dict[str, Any], str], Source]] = {
     "file": _parse_file,
     "table": _parse_table,
 }
+# Keys whose values, also wrong ones, are shown.
+_HARMLESS = {*DiskseqSource._fields, *PathSource._fields, *FileSource._fields}
 _KNOWN: set[str] = {*DiskseqSource._fields, *PathSource._fields, *FileSource._fields, *TableSource._fields}
 
 
 def _absolute(value: object, option: str) -> str:
     if isinstance(value, str) and "\n" in value:
         raise InvalidValue(option, value, "must be an absolute path")
+    if isinstance(value, (dict, list)):
+        raise InvalidValue(option, _HIDDEN, "must be an absolute path")
     return files.check_path(value, option)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import stat
 import struct
 import uuid
@@ -32,16 +33,21 @@ _INFO = struct.Struct("=1024xIII16s16s")
 # The smallest area in pages (mm/swapfile.c requires more than the header).
 _LEAST_PAGES = 10
 _SWAPS = "/proc/swaps"
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
-def header(size: int, page: int, label: str) -> bytes:
-    """
-    The first page of a swap area of ``size`` bytes, ``page`` bytes long. InvalidValue if the area is too
-    small.
-    """
-    pages = min(size // page, 2**32 - 1)
-    if pages < _LEAST_PAGES:
+def check_size(size: int) -> int:
+    """The size of a page, in bytes. InvalidValue if an area of ``size`` bytes is too small."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    if size // page < _LEAST_PAGES:
         raise InvalidValue("size", size, f"must be {_LEAST_PAGES * page} bytes or more for swap")
+    return page
+
+
+def header(size: int, label: str) -> bytes:
+    """The first page of a swap area of ``size`` bytes. InvalidValue if the area is too small."""
+    page = check_size(size)
+    pages = min(size // page, 2**32 - 1)
     info = _INFO.pack(1, pages - 1, 0, uuid.uuid4().bytes, label.encode("utf-8")[:15])
     return info.ljust(page - len(_SIGNATURE), b"\0") + _SIGNATURE
 
@@ -68,25 +74,45 @@ def priority_of(major: int, minor: int) -> int | None:
     The priority of the area on the device with this number, negative if the kernel chose it. None if the
     kernel does not swap to it.
     """
-    try:
-        with open(_SWAPS, encoding="utf-8", errors="surrogateescape") as file:
-            rows = [line.split() for line in file.readlines()[1:]]
-    except OSError as error:
-        raise KernelError.from_oserror(error, f"read {_SWAPS}", device=_SWAPS) from error
-    # Filename, Type, Size, Used, Priority.
-    found = [int(row[4]) for row in rows if _number_of(row[0]) == (major, minor)]
+    found = [int(row[4]) for row in _rows() if _number_of(row[0]) == (major, minor)]
     return found[0] if found else None
 
 
-def _number_of(path: str) -> tuple[int, int] | None:
-    path = path.replace("\\040", " ")
+def files_in_use(file: tuple[int, int]) -> list[str]:
+    """The paths at which the kernel swaps to the file ``(st_dev, st_ino)`` itself. Raises KernelError."""
+    rows = [(_path(row[0]), _stat(row[0])) for row in _rows() if row[1] == "file"]
+    return [path for path, there in rows if there is not None and (there.st_dev, there.st_ino) == file]
+
+
+def _rows() -> list[list[str]]:
+    """The areas in use: path, type, size, used, priority. Raises KernelError."""
     try:
-        there = os.stat(path)
+        with open(_SWAPS, encoding="utf-8", errors="surrogateescape") as file:
+            return [line.split() for line in file.readlines()[1:]]
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"read {_SWAPS}", device=_SWAPS) from error
+
+
+def _path(word: str) -> str:
+    """The path in a row, which has octal numbers for blanks and a backslash (fs/seq_file.c)."""
+    return _ESCAPED.sub(lambda found: chr(int(found.group(1), 8)), word)
+
+
+def _stat(word: str) -> os.stat_result | None:
+    path = _path(word)
+    try:
+        return os.stat(path)
     except OSError as error:
         if error.errno in gone.PATH:
             return None
         raise gone.not_seen(error, path) from error
-    return (os.major(there.st_rdev), os.minor(there.st_rdev)) if stat.S_ISBLK(there.st_mode) else None
+
+
+def _number_of(word: str) -> tuple[int, int] | None:
+    there = _stat(word)
+    if there is None or not stat.S_ISBLK(there.st_mode):
+        return None
+    return os.major(there.st_rdev), os.minor(there.st_rdev)
 
 
 def _call(which: int, path: str, tried: str, *arguments: int) -> None:

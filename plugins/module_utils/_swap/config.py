@@ -14,9 +14,16 @@ import json
 import os
 from typing import Any
 
+from .._base import gone
 from .._base.errors import InvalidValue, KernelError
 from .._base.record import Record
+from .._source import spec
 from . import area
+
+TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
+if TYPE_CHECKING:
+    from .._block.device import Device
+    from .._source.spec import Source
 
 DIRECTORY = "/etc/racefree-block/encrypted-swap"
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
@@ -26,7 +33,7 @@ _LONGEST_NAME = 64
 class Config(Record):
     """
     ``source`` as ``_source.spec.parse`` accepts it. ``size`` in bytes, of a file that is created or resized;
-    otherwise None. ``key_size`` in bits.
+    otherwise None. ``key_size`` in bits. ``overwrite``: whether the storage may contain anything else.
     """
 
     name: str
@@ -36,14 +43,30 @@ class Config(Record):
     discard: bool
     cipher: str
     key_size: int
+    overwrite: bool
 
     @property
     def device_name(self) -> str:
-        return f"racefree-swap-{self.name}"
+        return identity(self.name)[0]
 
     @property
     def uuid(self) -> str:
-        return f"RACEFREE-SWAP-{self.name}"
+        return identity(self.name)[1]
+
+    def parsed(self) -> Source:
+        """The source. The image formats of files are looked for with all other contents."""
+        source = spec.parse(self.source)
+        return source._replace(format="raw") if isinstance(source, spec.FileSource) else source
+
+    def place(self, device: Device) -> str:
+        """The held device of the source for messages: as it was given, if a program can open that."""
+        source = self.parsed()
+        return source.path if isinstance(source, spec.PathSource) else device.path
+
+
+def identity(name: str) -> tuple[str, str]:
+    """The name and the UUID of the mapped device of an area."""
+    return f"racefree-swap-{name}", f"RACEFREE-SWAP-{name}"
 
 
 def read(name: str) -> Config:
@@ -61,6 +84,12 @@ def read(name: str) -> Config:
     except ValueError as error:
         raise InvalidValue("configuration", path, f"must be JSON as the role writes it ({error})") from error
     return of_values(name, found)
+
+
+def names() -> list[str]:
+    """The names of all areas that have a configuration. Raises KernelError."""
+    found = [os.path.splitext(name) for name in gone.list_directory(DIRECTORY)]
+    return [name for name, end in found if end == ".json"]
 
 
 def check_name(name: str) -> None:
@@ -87,4 +116,17 @@ def of_values(name: str, found: Any) -> Config:
         raise InvalidValue("cipher", cipher, "must be a cipher as dm-crypt names it, such as aes-xts-plain64")
     if not isinstance(key_size, int) or key_size % 8 or not 128 <= key_size <= 512:
         raise InvalidValue("key_size", key_size, "must be bits, from 128 to 512, and a multiple of 8")
-    return Config(name, found["source"], size, priority, bool(found.get("discard")), cipher, key_size)
+    overwrite = found.get("overwrite") or False
+    if not isinstance(overwrite, bool):
+        raise InvalidValue("overwrite", overwrite, "must be true or false")
+    _check_source(found["source"])
+    discard = bool(found.get("discard"))
+    return Config(name, found["source"], size, priority, discard, cipher, key_size, overwrite)
+
+
+def _check_source(value: Any) -> None:
+    source = spec.parse(value)
+    if getattr(source, "overlap", False):
+        raise InvalidValue("source.overlap", True, "must be left out: nobody else may write swap's storage")
+    if getattr(source, "read_only", False):
+        raise InvalidValue("source.read_only", True, "must be left out: swap is written")

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Start or stop one encrypted swap area: ``start NAME``, ``stop NAME``.
+Start or stop one encrypted swap area: ``start NAME``, ``stop NAME``. Say what is wrong with areas that are to
+be: ``plan``, which reads them from standard input, changes nothing, and prints JSON.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
@@ -17,19 +18,20 @@ is random, is passed only to the kernel, and is stored nowhere else.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
 from .._base import locks
 from .._base.deadline import Deadline, pauses
-from .._base.errors import BlockError, DeviceBusy, InvalidValue, KernelError
+from .._base.errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError
 from .._block import sysfs
 from .._block.device import Device
 from .._block.seal import seals, way_in
 from .._dm import control, lifetime, load, mapped, removal, udev
-from .._source import opener, orphans, spec
+from .._source import below, opener, orphans, spec
 from .._source.resources import Resources
-from . import area, config
+from . import area, config, contents, file, plan, running, users
 
 _UDEV_SECONDS = 30
 _GOING_SECONDS = 10
@@ -39,8 +41,11 @@ _SECTOR = 512
 def main(arguments: list[str]) -> int:
     """Run the program and return the exit code. Errors are printed to standard error."""
     try:
+        if arguments == ["plan"]:
+            sys.stdout.write(json.dumps(plan.plan(sys.stdin.read())._asdict()) + "\n")
+            return 0
         if len(arguments) != 2 or arguments[0] not in ("start", "stop"):
-            raise InvalidValue("arguments", " ".join(arguments), "must be start NAME or stop NAME")
+            raise InvalidValue("arguments", " ".join(arguments), "must be start NAME, stop NAME or plan")
         wanted = config.read(arguments[1])
         with Resources() as resources:
             seals.reap()
@@ -68,13 +73,11 @@ def start(resources: Resources, wanted: config.Config) -> None:
     if _is_running(resources, wanted):
         return
     seals.probe()
-    _have_file(wanted)
-    maker = opener.Opener(resources, udev.HANDS_OFF)
-    below = maker.open(spec.parse(wanted.source))
+    storage = _storage(resources, wanted)
     event_nr = resources.cookie.next(udev.HANDS_OFF)
     try:
         device = mapped.make(
-            resources.dm, wanted.device_name, wanted.uuid, _table(below, wanted), event_nr, persist=False
+            resources.dm, wanted.device_name, wanted.uuid, _table(storage, wanted), event_nr, persist=False
         )
     except BaseException:
         resources.cookie.not_sent()
@@ -83,6 +86,8 @@ def start(resources: Resources, wanted: config.Config) -> None:
     with device:
         device.need_node()
         try:
+            # A program that takes no locks may have made another one meanwhile.
+            users.refuse_other_holders(storage, device)
             seals.seal(*number)
             _write_header(device, wanted)
             with way_in.let_in([number[:2]]):
@@ -100,10 +105,10 @@ def stop(resources: Resources, wanted: config.Config) -> None:
     Read back what is swapped out, and wait until the device is gone. The caller holds the locks of the
     device.
     """
-    found = _find(resources, wanted)
+    found = running.find(resources, wanted)
     if found is None or found.device is None:
         # A device whose last user was killed may have gone after main() looked for stale seals.
-        seals.reap()
+        _reap_what_is_going(resources.dm)
         return
     with found.device as device:
         identity = device.id
@@ -125,6 +130,32 @@ def stop(resources: Resources, wanted: config.Config) -> None:
     seals.forget(identity.major, identity.minor, identity.diskseq)
 
 
+def _reap_what_is_going(dm: control.Control) -> None:
+    """
+    Remove the seals of mapped devices that are being removed. The kernel first removes a device's name and a
+    moment later its entry in sysfs, which decides whether its seal is stale (dm_destroy() in
+    drivers/md/dm.c). After the time limit, the seal of a device that does not go is left to the next run.
+    """
+    limit = Deadline(_GOING_SECONDS)
+    for pause in pauses():
+        seals.reap()
+        if limit.expired or not any(_is_going(dm, *number) for number in seals.found()):
+            return
+        limit.sleep(pause)
+
+
+def _is_going(dm: control.Control, major: int, minor: int) -> bool:
+    """Whether it is a mapped device that device-mapper does not know any more, or no device at all."""
+    name = sysfs.kernel_name(major, minor)
+    if name is None or not name.startswith("dm-"):
+        return name is None
+    try:
+        dm.status(control.by_number(major, minor))
+    except DeviceGone:
+        return True
+    return False
+
+
 def _going_with_it(resources: Resources, device: Device) -> list[str]:
     """
     The sysfs attribute ``backing_file`` of each loop device below that has autoclear set. It exists as long
@@ -143,7 +174,7 @@ def _is_running(resources: Resources, wanted: config.Config) -> bool:
     Whether the kernel swaps to the device. DeviceBusy if the device exists but is not used for swap, or is
     not as wanted: its last stop has failed, and the configuration was changed.
     """
-    found = _find(resources, wanted)
+    found = running.find(resources, wanted)
     if found is None:
         return False
     if found.device is not None:
@@ -163,76 +194,55 @@ def _is_running(resources: Resources, wanted: config.Config) -> bool:
 
 def _need_as_wanted(resources: Resources, device: Device, priority: int, wanted: config.Config) -> None:
     """Raise DeviceBusy unless the area in use is as the configuration describes it."""
-    (line,) = resources.dm.table(control.by_device(device))[1]
-    cipher, key, *rest = line.params.split(b" ")
-    is_wanted = (cipher.decode("ascii"), 4 * len(key), b"allow_discards" in rest) == (
-        wanted.cipher,
-        wanted.key_size,
-        wanted.discard,
-    )
-    is_wanted = is_wanted and wanted.priority in (None, priority)
-    is_wanted = is_wanted and (wanted.size is None or wanted.size // _SECTOR == device.size // _SECTOR)
-    if not is_wanted:
+    differences = running.differences(resources, device, priority, wanted)
+    if differences:
         raise DeviceBusy(
-            "the kernel swaps to it, but with other options than those that are configured now",
+            f"the kernel swaps to it, but it is not as configured now: {'; '.join(differences)}",
             device=wanted.device_name,
-            hint="Stop it first. What is swapped out must fit into memory or into other swap",
+            hint=f"Stop it, then start it: systemctl restart racefree-encrypted-swap@{wanted.name}. What is "
+            "swapped out must fit into memory or into other swap",
         )
 
 
-def _find(resources: Resources, wanted: config.Config) -> mapped.Mapped | None:
-    """The area's mapped device, held, or None. DeviceBusy if its name or UUID is that of another one."""
-    found = mapped.find(resources.dm, wanted.device_name, wanted.uuid)
-    if found is None or (found.status.name, found.status.uuid) == (wanted.device_name, wanted.uuid):
-        return found
-    if found.device is not None:
-        found.device.close()
-    raise DeviceBusy(
-        f"it is not this area's device: it has the name {found.status.name}, and the uuid "
-        f"{found.status.uuid or 'none'}",
-        device=wanted.device_name,
-        hint=f"Rename or remove it: dmsetup info {found.status.name}",
-    )
-
-
-def _have_file(wanted: config.Config) -> None:
+def _storage(resources: Resources, wanted: config.Config) -> Device:
     """
-    Create or resize the file, and allocate all of its blocks. Does nothing without ``size``. Raises
-    KernelError.
+    The held device that the area is to be on, which nobody else uses, and which has nothing on it that is
+    known. It is locked until the resources are closed. Raises BlockError.
     """
-    if wanted.size is None:
-        return
-    path = wanted.source["file"]
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            if os.fstat(handle).st_size != wanted.size:
-                os.ftruncate(handle, wanted.size)
-            os.posix_fallocate(handle, 0, wanted.size)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise KernelError.from_oserror(
-            error, f"allocate {wanted.size} bytes in {path}", device=path
-        ) from error
+    source = wanted.parsed()
+    prepared = file.prepare(resources, source, wanted) if isinstance(source, spec.FileSource) else None
+    # Loop devices that have gone since must not be found.
+    resources.loops.forget()
+    maker = opener.Opener(resources, udev.HANDS_OFF)
+    device = maker.open(source)
+    resources.locks.take([below.lock_of(device)])
+    name = wanted.place(device)
+    if isinstance(source, spec.FileSource) and prepared is not None:
+        file.check_made(resources, source, prepared, device, is_new=device in maker.made)
+        name = device.path if prepared.part.offset else source.file
+    elif device not in maker.made:
+        users.refuse_device(device, name)
+    if not wanted.overwrite:
+        contents.refuse(device.fd, name)
+    area.check_size(device.size)
+    return device
 
 
-def _table(below: Device, wanted: config.Config) -> load.Table:
-    """One crypt target over the whole device below, with a key that is generated here."""
-    sectors = below.size // _SECTOR
+def _table(storage: Device, wanted: config.Config) -> load.Table:
+    """One crypt target over the whole device, with a key that is generated here."""
+    sectors = storage.size // _SECTOR
     key = os.urandom(wanted.key_size // 8).hex()
     discards = " 1 allow_discards" if wanted.discard else ""
-    text = f"{wanted.cipher} {key} 0 {below.id.number} 0{discards}"
-    return load.Table(((0, sectors, b"crypt", text.encode("ascii")),), False, True, (below,))
+    text = f"{wanted.cipher} {key} 0 {storage.id.number} 0{discards}"
+    return load.Table(((0, sectors, b"crypt", text.encode("ascii")),), False, True, (storage,))
 
 
 def _write_header(device: Device, wanted: config.Config) -> None:
-    page = os.sysconf("SC_PAGE_SIZE")
     writable = None
     try:
         with way_in.let_in([(device.id.major, device.id.minor)]):
             writable = os.open(device.held_path, os.O_WRONLY | os.O_CLOEXEC)
-        os.pwrite(writable, area.header(device.size, page, wanted.name), 0)
+        os.pwrite(writable, area.header(device.size, wanted.name), 0)
         os.fsync(writable)
     except OSError as error:
         raise KernelError.from_oserror(error, "write a swap area's header", device=device.path) from error

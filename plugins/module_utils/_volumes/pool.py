@@ -71,6 +71,8 @@ class Pool:
         self.device: Device | None = None
         self.length = 0
         self.wanted = 0
+        # What a failed step has left changed, as texts.
+        self.left: list[str] = []
 
     def look(self) -> None:
         """
@@ -126,12 +128,9 @@ class Pool:
         """Grow the pool to the size in the source. ``seconds``: the limit for outstanding I/O to complete."""
         slots = _slots.host_slots(self._resources, self._described.table)
         table = slots.make(self._described.table, False, self._opener)
-        event_nr = self._resources.cookie.next(udev.HANDS_OFF)
-        try:
-            reload.reload(self._resources.dm, self._held, table, event_nr, suspended.Suspend(seconds=seconds))
-        except BaseException:
-            self._resources.cookie.not_sent()
-            raise
+        how = suspended.Suspend(seconds=seconds)
+        run = self._resources
+        reload.reload(run.dm, self._held, table, run.cookie, udev.HANDS_OFF, how, self.left)
         self.length = self.wanted
 
     def _look_at(self, mapped: _mapped.Mapped) -> None:

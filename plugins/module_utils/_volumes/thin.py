@@ -24,8 +24,8 @@ from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
 from .._block import device as _device
 from .._dm import control as _control
+from .._dm import load, suspended
 from .._dm import names as _names
-from .._dm import suspended
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -212,20 +212,33 @@ def existing(control: _control.Control, pool: _device.Device, ids: Iterable[int]
     address = _control.by_name(_names.making_name())
     control.create(address.name)
     try:
-        for number in sorted(set(ids)):
-            try:
-                control.load(
-                    address, ((0, 8, b"thin", f"{pool.id.number} {number}".encode("ascii")),), read_only=True
-                )
-            except KernelError as error:
-                if error.errno != errno.ENODATA:
-                    raise
-            else:
-                found.add(number)
+        found.update(number for number in sorted(set(ids)) if _is_volume(control, pool, number, address))
     finally:
         control.remove(address, deferred=True)
         _wait_gone(control, address)
     return found
+
+
+def _is_volume(
+    control: _control.Control, pool: _device.Device, number: int, address: _control.Address
+) -> bool:
+    """Whether the volume exists. The device at ``address`` is used to look."""
+    target = (0, 8, b"thin", f"{pool.id.number} {number}".encode("ascii"))
+    table = load.Table((target,), read_only=True, held=(pool,))
+    try:
+        with load.sealed_let_in(table):
+            control.load(address, table.targets, table.read_only)
+    except KernelError as error:
+        if error.errno == errno.ENODATA:
+            return False
+        code = error.errno or errno.EIO
+        raise KernelError.from_oserror(
+            OSError(code, os.strerror(code)),
+            f"look for its volume {number}",
+            device=control.status(_control.by_device(pool)).name,
+            hint=error.hint,
+        ) from error
+    return True
 
 
 def find_users(control: _control.Control, pool: _device.Device, stack: contextlib.ExitStack) -> list[User]:

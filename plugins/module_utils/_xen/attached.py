@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .._xenstore.nodes import Nodes
     from .vbd_nodes import Vbd
 
+_HINT_CD = "The medium of an HVM guest's CD drive is changed with xl cd-insert and xl cd-eject"
+_HINT_DRIVER_DOMAIN = "A disk of a driver domain is changed with the toolstack that attached it"
+
 
 def settings_of(vbd: Vbd) -> dict[str, str]:
     """``mode`` and ``device_type`` of the vbd, as values of the module options."""
@@ -66,15 +69,24 @@ def difference(
 
 
 def refuse_served_by_others(store: Nodes, key: vbd_nodes.Key, vdev: str, title: str) -> None:
-    """DeviceBusy if the guest has a disk there that blkback does not serve."""
+    """
+    DeviceBusy if the guest has a disk there that blkback of this domain does not serve. Such a disk has no
+    nodes where blkback has its own, so it must not be taken for none.
+    """
     backend = store.read(f"{key.libxl}/backend") or ""
-    if backend and "/backend/vbd/" not in backend:
-        raise DeviceBusy(
-            f"the guest has a disk {vdev} already, served by {backend.split('/')[-3]} instead of blkback",
-            device=title,
-            hint="Only disks that blkback serves can be changed. The medium of an HVM guest's CD drive is "
-            "changed with xl cd-insert and xl cd-eject",
-        )
+    if not backend or backend == key.backend:
+        return
+    # /local/domain/DOMID/backend/KIND/...
+    words = (backend.split("/") + [""] * 6)[:6]
+    if words[5] != "vbd":
+        server, hint = words[5] or backend, _HINT_CD
+    else:
+        server, hint = f"the domain {words[3]}", _HINT_DRIVER_DOMAIN
+    raise DeviceBusy(
+        f"the guest has a disk {vdev}, served by {server} instead of blkback of this domain",
+        device=title,
+        hint=f"Only disks that blkback of this domain serves can be changed. {hint}",
+    )
 
 
 def open_device(vbd: Vbd) -> Device | None:

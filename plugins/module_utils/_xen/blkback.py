@@ -20,7 +20,7 @@ import platform
 import time
 from typing import NamedTuple
 
-from .._base import gone
+from .._base import gone, late
 from .._base.deadline import Deadline, pauses
 from .._base.errors import (
     BlockError,
@@ -32,7 +32,7 @@ from .._base.errors import (
     XenStoreError,
 )
 from .._block.device import Device
-from .._block.seal import blkback as _seals
+from .._block.seal import place
 from .._process.holder import hold, hold_for
 from .._xenstore.nodes import NodeError
 from . import guest as _guest
@@ -46,11 +46,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Callable, TypeVar
 
+    from .._block.seal import blkback as _seals
     from .._xenstore.nodes import Nodes
     from .._xenstore.session import Session, Transaction
 
     J = TypeVar("J", bound="_Job")
     T = TypeVar("T")
+else:
+    _seals = late.Module(__name__, ".._block.seal.blkback")
 
 # Seconds for rolling back a failed attach, or for removing the nodes of a released disk, in addition to the
 # caller's own limit.
@@ -164,7 +167,8 @@ def attach(
         job.run(job.prepare)
     ready = [job for job in jobs if not job.error]
     # Somebody may have sealed a device, perhaps for another guest that has it too.
-    _seals.let_open([job.request.device.id[:2] for job in ready], timeout + _KEPT)
+    if place.in_use():
+        _seals.let_open([job.request.device.id[:2] for job in ready], timeout + _KEPT)
     # If this process is killed between the write and blkback's open, the numbers must not be freed.
     with hold([job.request.device for job in ready], timeout + _KEPT) if ready else contextlib.nullcontext():
         with store.within(limit):
@@ -504,8 +508,13 @@ class _Detach(_Job):
         if now != self.before:
             if now[state] != str(CLOSING) or self._is_closing(now[frontend]):
                 return False
+            self._prove_in(tx)
             for path in (state, online):
-                tx.write(path, self.before[path] or "")
+                before = self.before[path]
+                if before is None:
+                    tx.remove(path)
+                else:
+                    tx.write(path, before)
         return True
 
     def _is_closing(self, frontend_state: str | None) -> bool:
@@ -515,14 +524,21 @@ class _Detach(_Job):
 
     def _is_answered(self, store: Session, limit: Deadline) -> bool:
         """Whether the guest has answered while the request was being withdrawn. Then ask it again."""
-        online, dummy, frontend = self._asked()
         for dummy_look in range(3):
-            if self._is_closing(store.read(frontend)):
-                # With online 1, blkback would keep the device.
-                store.transaction(lambda tx: tx.write(online, "0"), limit)
+            if self._is_closing(store.read(f"{self.key.frontend}/state")):
+                store.transaction(self._ask_again_in, limit)
                 return True
             limit.sleep(0.1)
         return False
+
+    def _ask_again_in(self, tx: Transaction) -> None:
+        online, state, frontend = self._asked()
+        now = tx.read_many(self._asked())
+        # The nodes of a guest that was destroyed must not be made again: nobody would remove them.
+        if now[state] is not None and self._is_closing(now[frontend]):
+            self._prove_in(tx)
+            # With online 1, blkback would keep the device.
+            tx.write(online, "0")
 
     def _is_released(self, store: Session, limit: Deadline) -> bool:
         for pause in pauses(0.01, 0.1):
@@ -588,8 +604,13 @@ def remove_nodes(tx: Nodes, key: Key) -> bool:
     Remove all nodes of a vbd and the directories that become empty, as libxl__device_destroy does. Returns
     whether there were any.
     """
-    own = (key.frontend, key.libxl, key.backend)
-    there = tx.read_many(own + (key.backend_error, key.frontend_error))
+    owner = f"{key.libxl}/backend"
+    own: tuple[str, ...] = (key.frontend, key.libxl, key.backend)
+    there = dict(tx.read_many(own + (key.backend_error, key.frontend_error, owner)))
+    if there.pop(owner) not in (None, key.backend):
+        # By now the guest has a disk of another backend there, to which all nodes but these belong.
+        own = (key.backend,)
+        there = {path: there[path] for path in (key.backend, key.backend_error)}
     for path, value in there.items():
         if value is not None:
             tx.remove(path)

@@ -10,8 +10,9 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 A footprint is a set of byte ranges of leaves: disks, files and thin volumes. Targets such as linear, crypt,
 delay and flakey map a range to a range below, a loop device maps to a range of its file, and a partition to a
-range of its disk. Any other device counts as the whole of each device below it. Two users conflict if one
-writes bytes that the other reads or writes. This module is pure: the caller passes functions that answer its
+range of its disk. Any other device counts as the whole of each device below it. A thin volume also has what
+is below its pool, which only other volumes of the same pool may have, too. Two users conflict if one writes
+bytes that the other reads or writes. This module is pure: the caller passes functions that answer its
 questions about the host.
 """
 
@@ -39,12 +40,14 @@ class Extent(Record):
     """
     Bytes ``start`` to ``end`` (exclusive; None: up to the end) of a leaf. A leaf is ``("disk", major,
     minor)``, ``("file", st_dev, st_ino)`` or ``("thin", major, minor, id)`` with the number of the pool.
+    ``pools``: the thin pools through which it is reached, each by a volume. A pool keeps its volumes apart.
     """
 
     leaf: tuple[Any, ...]
     start: int
     end: int | None
     writes: bool
+    pools: tuple[Number, ...] = ()
 
     def meets(self, other: Extent) -> bool:
         """Whether the extents have a byte in common and at least one of the two writes."""
@@ -55,6 +58,7 @@ class Extent(Record):
             and (other.end is None or self.start < other.end)
             and self.start != self.end
             and other.start != other.end
+            and not any(pool in other.pools for pool in self.pools)
         )
 
 
@@ -97,7 +101,14 @@ def footprint(major: int, minor: int, writes: bool, questions: Questions) -> lis
     walk.device((major, minor), 0, None, writes, 0)
     return sorted(
         set(walk.found),
-        key=lambda extent: (extent.leaf, extent.start, extent.end is None, extent.end or 0, extent.writes),
+        key=lambda extent: (
+            extent.leaf,
+            extent.start,
+            extent.end is None,
+            extent.end or 0,
+            extent.writes,
+            extent.pools,
+        ),
     )
 
 
@@ -107,6 +118,8 @@ class _Walk:
     def __init__(self, questions: Questions) -> None:
         self.questions = questions
         self.found: list[Extent] = []
+        # Those above the place that is walked.
+        self.pools: tuple[Number, ...] = ()
 
     def device(self, number: Number, start: int, end: int | None, writes: bool, depth: int) -> None:
         """Add the Extents below bytes ``start`` to ``end`` of a device."""
@@ -131,7 +144,10 @@ class _Walk:
             for member in members:
                 self.device(member, 0, None, writes, depth + 1)
             return
-        self.found.append(Extent(("disk",) + number, start, end, writes))
+        self._add(("disk",) + number, start, end, writes)
+
+    def _add(self, leaf: tuple[Any, ...], start: int, end: int | None, writes: bool) -> None:
+        self.found.append(Extent(leaf, start, end, writes, self.pools))
 
     def _loop(
         self, loop: tuple[int, int, int, int], start: int, end: int | None, writes: bool, depth: int
@@ -148,7 +164,7 @@ class _Walk:
             number = os.major(inode), os.minor(inode)
             self.device(number, offset + start, last, writes, depth + 1)
             return
-        self.found.append(Extent(("file", device, inode), offset + start, last, writes))
+        self._add(("file", device, inode), offset + start, last, writes)
 
     def _table(
         self, table: list[tuple[int, int, str, str]], start: int, end: int | None, writes: bool, depth: int
@@ -167,9 +183,8 @@ class _Walk:
         """
         pool = sysfs.parse_number(words[0]) if kind == "thin" and len(words) >= 2 else None
         if pool is not None:
-            # Volumes of one pool share its disks but not their data. Blocks shared with a snapshot are never
-            # written in place.
-            self.found.append(Extent(("thin", *pool, int(words[1])), part[0], part[1], writes))
+            self._add(("thin", *pool, int(words[1])), part[0], part[1], writes)
+            self._pool(pool, writes, depth)
             whole = [(word, False) for word in words[2:3]]
         else:
             shifted = _shifted(kind, words)
@@ -182,6 +197,15 @@ class _Walk:
             number = sysfs.parse_number(word)
             if number:
                 self.device(number, 0, None, written, depth)
+
+    def _pool(self, pool: Number, writes: bool, depth: int) -> None:
+        """
+        Add the Extents below the pool of a volume. Volumes of one pool share its disks but not their data,
+        and blocks shared with a snapshot are never written in place.
+        """
+        before, self.pools = self.pools, tuple(sorted({*self.pools, pool}))
+        self.device(pool, 0, None, writes, depth)
+        self.pools = before
 
 
 def _whole(kind: str, words: list[str], writes: bool) -> list[tuple[str, bool]]:

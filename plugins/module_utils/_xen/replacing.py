@@ -27,14 +27,16 @@ from .sharing import describe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from typing import Any, Protocol
 
     from .._block.device import Device
     from .._xenstore.nodes import Nodes
+    from .blkback import Outcome
     from .footprint import Extent, Questions
     from .guest import Guest
     from .sharing import Sharing
-    from .vbd_nodes import Vbd
+    from .vbd_nodes import Key, Vbd
 
     class Old(Protocol):
         """A disk that is replaced. ``str()`` of it appears in messages; ``dev``: its name in the guest."""
@@ -124,6 +126,14 @@ class OldDisk(Record):
             return []
         return [f"the guest has {vbd_nodes.device_words(now.number, now.diskseq)} as {self.vbd.dev} now"]
 
+    def is_released(self, store: Nodes) -> bool:
+        """Whether the guest had the disk, and has released it. Its nodes may be left."""
+        now = vbd_read.read_vbd(store, *self.vbd.key)
+        if now is None:
+            return self.is_attached
+        is_same = (now.number, now.diskseq) == (self.vbd.number, self.vbd.diskseq)
+        return self.is_attached and is_same and now.state == vbd_nodes.CLOSED
+
     @property
     def _diskseq(self) -> int | None:
         return None if self.device is None else self.device.id.diskseq
@@ -168,6 +178,18 @@ def with_sharing(old: OldDisk, store: Nodes, sharing: Sharing) -> OldDisk:
     except DeviceBusy:
         return old._replace(is_shared=True)
     return old
+
+
+def clear(store: Nodes, key: Key, detach: Callable[[], Sequence[Outcome]]) -> None:
+    """
+    Remove what is left of a disk that the guest has released, so that another can be attached there.
+    ``detach()`` detaches that disk, and refuses others.
+    """
+    if vbd_read.read_vbd(store, *key) is None:
+        return
+    for outcome in detach():
+        if outcome.error is not None:
+            raise outcome.error
 
 
 def refuse_overlap(old: OldDisk, device: Device, writes: bool, questions: Questions) -> None:

@@ -94,7 +94,10 @@ def write(old: ConfigFile, text: bytes, option: str) -> ConfigFile:
         _sync(os.path.dirname(old.path))
     except OSError as error:
         raise KernelError.from_oserror(error, "write the configuration", device=old.path) from error
-    return read(old.path, option)
+    now = read(old.path, option)
+    if now.text != text:
+        raise DeviceBusy("somebody changed the configuration again at once", device=old.path, hint=_HINT)
+    return now
 
 
 def _read_all(handle: int) -> bytes:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from .. import _dm_table
 from .._base.errors import (
+    BlockError,
     DefinitionError,
     DeviceBusy,
     InvalidValue,
@@ -149,14 +150,27 @@ class DiskChange:
             recipe_file.remove(self.name)
 
     def undo_recipe(self) -> None:
-        """Restore the recipe that there was."""
+        """
+        Restore the recipe that there was. The caller has restored the configuration: if that still names a
+        new recipe, which it did not before, the recipe stays.
+        """
         if not self._was_written:
             return
         self._was_written = False
         if self.had is not None:
             recipe_file.write(self.had)
-        elif self.request.present:
+        elif self.request.present and (self._names_it(self.guest.config) or not self._is_named()):
             recipe_file.remove(self.name)
+
+    def _names_it(self, config: Config) -> bool:
+        return any(disk.says.recipe == self.name for disk in config.disks)
+
+    def _is_named(self) -> bool:
+        """Whether the configuration names the recipe now, or may do so."""
+        try:
+            return self._names_it(GuestConfig(self.guest.path, None).config)
+        except BlockError:
+            return True
 
     def _name(self) -> str:
         """As given, or as the configuration has it, or GUEST-VDEV."""

@@ -10,10 +10,11 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Callable
 
-from .._base.errors import InvalidValue
+from .._base.errors import BlockError, InvalidValue
 from . import config_file
 from .config import Config
 
@@ -47,19 +48,34 @@ class Exchange:
 
     def __init__(self, guest: GuestConfig, edits: Sequence[Edit]) -> None:
         self._guest = guest
-        self._edits = edits
+        # Those that were not undone.
+        self._edits = list(edits)
         self._now: config_file.ConfigFile | None = None
 
     def run(self) -> None:
         """Replace the file. DeviceBusy if somebody changed it meanwhile, KernelError."""
+        self._write(self._guest.file)
+
+    def undo(self, edit: Edit) -> None:
+        """
+        Take back one of the changes, once; the others stay. DeviceBusy if somebody changed the file since.
+        """
+        if self._now is not None and edit in self._edits:
+            self._edits.remove(edit)
+            self._write(self._now)
+
+    def _write(self, old: config_file.ConfigFile) -> None:
+        """Replace ``old`` by the text that the guest had, with the changes."""
         config = self._guest.config
         for edit in self._edits:
             config = Config(edit(config), config.path)
-        if config.text != self._guest.file.text:
-            self._now = config_file.write(self._guest.file, config.text, "config_file")
-
-    def undo(self) -> None:
-        """Restore the old text, once. DeviceBusy if somebody changed the file since."""
-        now, self._now = self._now, None
-        if now is not None:
-            config_file.write(now, self._guest.file.text, "config_file")
+        if config.text == old.text:
+            return
+        try:
+            self._now = config_file.write(old, config.text, "config_file")
+        except BlockError:
+            # It can fail when the file is replaced already.
+            with contextlib.suppress(BlockError):
+                now = config_file.read(old.path, "config_file")
+                self._now = now if now.text == config.text else self._now
+            raise

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._base.deadline import Deadline, pauses
-from .._base.errors import BlockError, GuestError, WrongDevice
+from .._base.errors import BlockError, DeviceBusy, GuestError, WrongDevice
 from .._block.device import Device
 from .._dm import mapped, removal
 from .._source import for_guest, lookup, needed_locks, recipe_file
@@ -72,6 +72,8 @@ class LiveDisk:
         self._device: Device | None = None
         self._is_taken = False
         self._is_attached = False
+        # The disk that was attached and proved to be the right one.
+        self._new: Vbd | None = None
 
     @property
     def title(self) -> str:
@@ -86,8 +88,6 @@ class LiveDisk:
             self.old = OldDisk(vbd, self._guest, device, None)
         elif vbd is not None:
             self.old = replacing.look_at(self._store, vbd, self._guest, device)
-        else:
-            attached.refuse_served_by_others(self._store, self._key, self._request.vdev, self.title)
         before = {} if vbd is None else {"target": vbd.params, **attached.settings_of(vbd)}
         if self._source is None:
             return before, {}
@@ -129,12 +129,13 @@ class LiveDisk:
         """Detach the new disk, and attach the old one again. The caller has restored the recipe."""
         if self._is_attached:
             self._is_attached = False
-            now = vbd_read.read_vbd(self._store, *self._key)
-            if now is not None:
-                self._detach(blkback.Detachment(now, self._guest))
+            now = self._new or vbd_read.read_vbd(self._store, *self._key)
+            if now is not None and _is_of(now, self._says):
+                self._take_new(blkback.Detachment(now, self._guest))
         if self._is_taken and self.old is not None and self._source is not None:
             self._is_taken = False
             try:
+                self._clear(self.old.detachment)
                 self._put_back(self.old)
             except BlockError as failure:
                 raise replacing.not_again(self.old, failure) from failure
@@ -185,14 +186,33 @@ class LiveDisk:
         if self._device is not None and self._device.fd < 0 and old.device is not None:
             # It has the name that the new one is to have.
             old.device.close()
-        self._detach(old.detachment)
+        self._ask(old.detachment)
+        # From here on the guest has no disk, whatever xl says.
         self._is_taken = True
+        self._detach(old.detachment)
 
-    def _detach(self, detachment: blkback.Detachment) -> None:
+    def _take_new(self, detachment: blkback.Detachment) -> None:
+        self._ask(detachment)
+        try:
+            self._detach(detachment)
+        except BlockError:
+            # Its nodes must not be in the way of the old disk.
+            self._clear(detachment)
+
+    def _ask(self, detachment: blkback.Detachment) -> None:
         """Ask the guest first: xl gives up after 10 s, and leaves the request pending."""
         (asked,) = blkback.ask(self._store, [detachment], self._seconds)
         if asked.error is not None:
             raise asked.error
+
+    def _clear(self, detachment: blkback.Detachment) -> None:
+        """Remove what a failed xl has left of a disk that the guest has released. WrongDevice for others."""
+        replacing.clear(
+            self._store, self._key, lambda: blkback.detach(self._store, [detachment], self._seconds)
+        )
+
+    def _detach(self, detachment: blkback.Detachment) -> None:
+        """Have xl detach a disk that the guest has released."""
         try:
             xl_command.detach(self._key.domid, self._key.devid, self.title, self._seconds)
         except BlockError:
@@ -202,13 +222,36 @@ class LiveDisk:
         blkback.wait_released(detachment, Deadline(self._seconds))
 
     def _attach(self, says: DiskText) -> None:
+        there = vbd_read.read_vbd(self._store, *self._key)
+        if there is not None:
+            raise DeviceBusy(
+                f"somebody attached a disk there meanwhile: {_words(there)}; it is left unchanged",
+                device=self.title,
+                hint="Detach it first, or set replace=true",
+            )
         try:
             xl_command.attach(self._key.domid, disk_text.written(says), self.title, self._seconds)
-        except BlockError:
-            left = vbd_read.read_vbd(self._store, *self._key)
-            if left is not None:
-                blkback.detach(self._store, [blkback.Detachment(left, self._guest)], 10, force=True)
+        except BlockError as error:
+            self._take_back(error, says)
             raise
+
+    def _take_back(self, error: BlockError, says: DiskText) -> None:
+        """
+        Remove what a failed xl has left, which the ``error`` says if it fails. xl also fails because somebody
+        else attached a disk there first: that one stays.
+        """
+        try:
+            left = vbd_read.read_vbd(self._store, *self._key)
+            if left is None:
+                return
+            if not _is_of(left, says):
+                _add_hint(error, f"The guest has another disk there now, which stays: {_words(left)}")
+                return
+            (outcome,) = blkback.detach(self._store, [blkback.Detachment(left, self._guest)], 10, force=True)
+            if outcome.error is not None:
+                raise outcome.error
+        except BlockError as failure:
+            _add_hint(error, f"Whether {self.title} was rolled back is not known: {failure}")
 
     def _prove(self) -> None:
         """WrongDevice unless the guest has got the device that was checked, or one of its recipe."""
@@ -226,6 +269,7 @@ class LiveDisk:
                 is_right = source is not None and lookup.is_device(source, device, self._resources)
             if not is_right:
                 raise WrongDevice(attached.other_disk(vbd, device), device=self.title)
+        self._new = vbd
 
     def _put_back(self, old: OldDisk) -> None:
         if old.device is None:
@@ -245,3 +289,18 @@ class LiveDisk:
             self._request.vdev, vbd.params or "", settings["mode"], settings["device_type"], script=script
         )
         self._attach(says)
+
+
+def _is_of(vbd: Vbd, says: DiskText) -> bool:
+    """Whether xl attached the vbd as ``says``: it writes the target and the script before anything else."""
+    script = (vbd.script or vbd_nodes.STOCK_SCRIPT).rpartition("/")[2]
+    return (vbd.params, script) == (says.target, says.script)
+
+
+def _words(vbd: Vbd) -> str:
+    """The disk for messages."""
+    return f"{vbd.params or '(no target)'}, {vbd_nodes.device_words(vbd.number, vbd.diskseq)}"
+
+
+def _add_hint(error: BlockError, text: str) -> None:
+    error.hint = f"{error.hint or error.HINT}. {text}"

@@ -18,7 +18,7 @@ from .._block.device import Device
 from .._dm import udev
 from .._source import growth, lookup
 from .._source.resources import Resources
-from .._xen import attached, grown, vbd_read
+from .._xen import attached, grown, vbd_nodes, vbd_read
 from .._xen import guest as _guest
 from .._xen import vdev as _vdev
 from .._xen.vbd_nodes import Vbd
@@ -68,11 +68,18 @@ class RunningDisk:
         """What has grown, as texts. It stays, whatever fails afterwards."""
         return [] if self._growth is None else self._growth.grown
 
+    def remains(self) -> list[str]:
+        """What stays changed, as texts: what has grown, and what a failed step has left."""
+        return [] if self._growth is None else self._growth.remains()
+
     def look(self) -> Vbd | None:
-        """The guest's disk now, None if it has none."""
+        """The guest's disk now, None if it has none. DeviceBusy if blkback does not serve it."""
         number = _vdev.parse(self._request.vdev).number
         self._vbd = vbd_read.read_vbd(self._store, self._guest.domid, number)
-        if self._vbd is not None:
+        if self._vbd is None:
+            key = vbd_nodes.Key(self._guest.domid, number)
+            attached.refuse_served_by_others(self._store, key, self._request.vdev, self.title)
+        else:
             device = attached.open_device(self._vbd)
             self.device = None if device is None else self._resources.enter_context(device)
         return self._vbd

@@ -22,8 +22,8 @@ import struct
 import subprocess
 from typing import Any
 
-_CONTROL = "/run/udev/control"
-_UDEVD = "/usr/lib/systemd/systemd-udevd"
+import udevd
+
 _KERNEL_EVENTS, _FAMILY = 1, 15
 _COOKIE, _DISABLE_DM = 0x0D4D << 16, 1
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -48,8 +48,8 @@ class Udev:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             os.close(pipe)
-            os.unlink(_CONTROL)
-            subprocess.run([_UDEVD, "--daemon"], check=True, stderr=subprocess.DEVNULL)
+            os.unlink(udevd.CONTROL)
+            udevd.start()
         elif not wanted and self._stand_in is None:
             self._stand_in = _stand_in()
 
@@ -57,10 +57,10 @@ class Udev:
 def _stand_in() -> tuple[int, int]:
     """Start the process; returns its PID, and a pipe that it keeps open."""
     subprocess.run(["udevadm", "settle"], check=False)
-    subprocess.run(["udevadm", "control", "--exit", "--timeout=30"], check=True)
+    udevd.stop()
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(_CONTROL)
-    with open(_CONTROL, "wb"):
+        os.unlink(udevd.CONTROL)
+    with open(udevd.CONTROL, "wb"):
         pass
     reader, writer = os.pipe()
     child = os.fork()

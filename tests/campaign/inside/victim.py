@@ -26,6 +26,7 @@ from typing import Any, Callable
 
 import ptrace
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.racefree.block.plugins.module_utils._base import late
 from ansible_collections.racefree.block.plugins.module_utils._module import worker
 from zygote import Zygote
 
@@ -70,8 +71,20 @@ def load_all(lanes: int = 1, names: tuple[str, ...] = ()) -> None:
         }
     )
     _play({"module": "dm_device", "arguments": {"name": "campaign-none", "state": "absent"}, "seed": 1})
+    _load_late()
     for _lane in range(lanes):
         _zygotes.append(Zygote(_play, HANGING))
+
+
+def _load_late() -> None:
+    """Import what the loaded modules would import at its first use, and so on."""
+    before = 0
+    while before != len(sys.modules):
+        before = len(sys.modules)
+        found = [value for each in list(sys.modules.values()) for value in vars(each).values()]
+        for value in found:
+            if isinstance(value, late.Module):
+                str(value.__name__)
 
 
 def _play(order: Answer) -> Answer | None:

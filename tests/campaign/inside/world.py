@@ -10,6 +10,7 @@ contains somebody else's devices.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import tempfile
@@ -22,12 +23,23 @@ SIZE = SECTORS * 512
 BYSTANDER = "campaign-bystander"
 
 
+# EINVAL: a mapped device that is being removed (dm_attr_show() in drivers/md/dm-sysfs.c).
+_GONE = (errno.ENOENT, errno.ENODEV, errno.EINVAL)
+
+
 def _read(path):
+    """An attribute in sysfs, as text, or None if the device does not exist or is not bound."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().strip()
-    except OSError:
-        return None
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # An attribute has at most a page; a file object would make four more system calls.
+            return os.read(fd, 4096).decode(errors="replace").strip()
+        finally:
+            os.close(fd)
+    except OSError as problem:
+        if problem.errno in _GONE:
+            return None
+        raise
 
 
 def loops():

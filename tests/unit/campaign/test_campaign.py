@@ -33,11 +33,10 @@ def result(family="kills", row="dm_device present", **counts):
     }
 
 
-def test_the_table_is_made_from_the_stored_results(campaign):
+def test_table_and_plots_are_made_from_the_stored_results(campaign):
     results = campaign("results")
-    assert results.TABLE.read_text(encoding="utf-8") == results.table(), (
-        "run tests/campaign/campaign.py table"
-    )
+    for path, text in results.pages().items():
+        assert path.read_text(encoding="utf-8") == text, "run tests/campaign/campaign.py table"
 
 
 def test_stored_results_add_up(campaign):
@@ -105,6 +104,8 @@ def test_a_code_change_changes_the_key(campaign, monkeypatch):
 
     assert changed("\nMORE = 1\n") != before
     assert changed("\n# nothing that matters\n") == before
+    assert changed('\nDOCUMENTATION = "other words"\nEXAMPLES = ""\n') == before
+    assert changed('\nOTHER = "words"\n') != before
 
 
 @pytest.mark.parametrize(

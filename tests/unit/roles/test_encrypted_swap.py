@@ -43,29 +43,54 @@ def test_the_library_has_all_rooms_that_the_program_imports(unpack, monkeypatch)
     assert "_swap" in rooms and rooms - set(variables()["encrypted_swap__rooms"]) == set()
 
 
-def test_the_program_runs_from_the_library_alone(tmp_path):
-    texts = {
+def library():
+    return {
         str(path.relative_to(FLOOR)): path.read_text(encoding="utf-8")
         for room in variables()["encrypted_swap__rooms"]
         for path in (FLOOR / room).glob("*.py")
     }
+
+
+def test_the_program_runs_from_the_library_alone(tmp_path):
+    texts = library()
     start = "encrypted_swap_start.py"
     texts[start] = (ROLE / "files" / start).read_text(encoding="utf-8")
-    library = tmp_path / "racefree_block"
+    place = tmp_path / "racefree_block"
     unpack = ROOT / "roles/xen_host/files/unpack.py"
     subprocess.run(
-        [sys.executable, "-I", unpack, library], input=json.dumps(texts).encode(), check=True, timeout=120
+        [sys.executable, "-I", unpack, place], input=json.dumps(texts).encode(), check=True, timeout=120
     )
     # Only the library of the hotplug script has its modules in one file.
-    assert not (library / "hotplug.codes").exists()
+    assert not (place / "hotplug.codes").exists()
     done = subprocess.run(
-        [sys.executable, "-I", library / start, "start", "no-such-area"],
+        [sys.executable, "-I", place / start, "start", "no-such-area"],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
     assert done.returncode == 1 and "no-such-area.json" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_plan_runs_without_being_installed(tmp_path):
+    areas = {
+        "a": {"source": {"path": "/dev/dm-0"}},
+        "b/c": {"source": {"file": "/x"}},
+        "d": {"source": {"file": "/x", "overlap": True}},
+    }
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", (ROLE / "files/encrypted_swap_plan.py").read_text(encoding="utf-8")],
+        input=json.dumps({"library": library(), "areas": {"areas": areas, "removed": []}}),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={"TMPDIR": str(tmp_path)},
+    )
+    found = json.loads(done.stdout)
+    wanted = ("a: source /dev/dm-0: cannot be kept", "b/c: name b/c: must be", "d: source.overlap true")
+    assert [error.startswith(words) for error, words in zip(found["errors"], wanted)] == [True] * 3
+    assert found["running"] == [] and not list(tmp_path.iterdir())
 
 
 def test_all_roles_unpack_their_library_with_the_same_program():

@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 import time
@@ -191,6 +192,18 @@ def test_concurrent_roles_do_not_truncate_each_others_files(tmp_path):
         check=False,
     )
     assert refused.returncode != 0
+
+
+def test_only_root_may_read_a_new_file(tmp_path):
+    """Whatever the umask is. A file that is there keeps its mode."""
+    with open(os.path.join(ROLE, "vars", "main.yml"), encoding="utf-8") as file:
+        script = yaml.safe_load(file)["guest_disks__grow"]
+    new, old = tmp_path / "new.raw", tmp_path / "old.raw"
+    old.touch()
+    old.chmod(0o644)
+    subprocess.run(["sh", "-c", script, "sh", "4096", str(new), str(old)], check=True, umask=0o022)
+    assert {path.stat().st_size for path in (new, old)} == {4096}
+    assert (stat.S_IMODE(new.stat().st_mode), stat.S_IMODE(old.stat().st_mode)) == (0o600, 0o644)
 
 
 @pytest.fixture

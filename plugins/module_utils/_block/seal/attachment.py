@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterator
 from typing import Callable, NoReturn
 
-from ..._base import gone, locks
+from ..._base import locks
 from ..._base.errors import KernelError, NotSupported
 from . import bpf, entry, place, program
 
@@ -72,14 +72,6 @@ class Maps(contextlib.ExitStack):
     def remove(self, major: int, minor: int) -> bool:
         """Remove the seal of the device number; return whether there was one."""
         return self.seals.remove(entry.NUMBER.pack(major, minor))
-
-
-def in_use() -> bool:
-    """
-    Whether place.DIRECTORY exists: this host has seals, or had some that were not cleared away. Costs one
-    stat(2).
-    """
-    return bool(gone.exists(place.DIRECTORY))
 
 
 def probe() -> None:

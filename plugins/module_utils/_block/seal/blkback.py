@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from ..._base import gone, locks
 from ..._base.deadline import Deadline
 from ..._base.errors import KernelError
-from . import attachment, entry
+from . import attachment, entry, place
 
 _BACKENDS = "/sys/bus/xen-backend"
 _THREAD = b"xenwatch"
@@ -42,7 +42,7 @@ def let_open(numbers: Iterable[tuple[int, int]], seconds: float) -> None:
     Let blkback open the devices with these numbers for so many seconds, whether they are sealed or not. Does
     nothing if no device of this host is sealed. Raises KernelError or DeviceBusy.
     """
-    if not attachment.in_use():
+    if not place.in_use():
         return
     with locks.held([attachment.LOCK], Deadline(_SECONDS)), attachment.existing() as maps:
         thread = None if maps is None else _thread()

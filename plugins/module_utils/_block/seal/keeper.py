@@ -22,7 +22,7 @@ import time
 from ..._base import locks as _locks
 from ..._base.deadline import Deadline
 from ..._base.errors import BlockError
-from . import attachment, change_event, ending, reaping, uevent
+from . import attachment, change_event, ending, place, reaping, uevent
 
 LOCK = _locks.Lock("keeper of seals", "the keeper of this host's seals")
 READY = b"ready\n"
@@ -78,7 +78,7 @@ class Keeper:
             if event is not None:
                 self._see(event)
             self._look_again()
-            if not attachment.in_use():
+            if not place.in_use():
                 # The run that lifts the last seal also triggers an event, which ends the wait above.
                 return
 

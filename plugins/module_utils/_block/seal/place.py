@@ -23,6 +23,14 @@ _FIRST = {"cgroup": 0xEFFFFFFB, "pid": 0xEFFFFFFC, "user": 0xEFFFFFFD}
 _IN_CONTAINER = "Run the task on the host itself, not in a container"
 
 
+def in_use() -> bool:
+    """
+    Whether DIRECTORY exists: this host has seals, or had some that were not cleared away. Costs one
+    stat(2).
+    """
+    return bool(gone.exists(DIRECTORY))
+
+
 def check() -> None:
     """Raise NotSupported that says what is missing, before anything is created."""
     for kind, first in _FIRST.items():

@@ -22,29 +22,13 @@ from collections.abc import Iterable
 from ..._base import gone, run_directory
 from ..._base.errors import KernelError
 from ..._base.files import write_whole
-from . import attachment, below, blkback
+from . import attachment, below, blkback, reason_text
+from .reason_text import OWN
 
 DIRECTORY = f"{run_directory.ROOT}/seals"
-# The reason of the option ``sealed`` of the device's own module.
-OWN = "own"
-_VBD = re.compile(r"vbd ([0-9]+) ([0-9]+)")
-_BELOW = re.compile(r"below ([0-9]+):([0-9]+) ([0-9]+) (.+)")
 _NAME = re.compile(r"([0-9]+):([0-9]+)-([0-9]+)")
 
 Number = tuple[int, int]
-
-
-def of_vbd(domid: int, devid: int) -> str:
-    """The reason of a guest's disk. It ends when blkback no longer has the device open for this disk."""
-    return f"vbd {domid} {devid}"
-
-
-def of_upper(number: Number, diskseq: int, reason: str) -> str:
-    """
-    The reason of a device that is sealed with one stacked on it. It ends with the upper device's ``reason``,
-    or when the upper device no longer stands on this one.
-    """
-    return f"below {number[0]}:{number[1]} {diskseq} {reason}"
 
 
 def of(maps: attachment.Maps, number: Number, diskseq: int) -> frozenset[str]:
@@ -87,10 +71,10 @@ def recorded() -> list[tuple[Number, int]]:
 
 def has_ended(maps: attachment.Maps, reason: str, number: Number) -> bool:
     """Whether the reason, of the sealed device with this number, is no longer valid. Raises KernelError."""
-    match = _VBD.fullmatch(reason)
+    match = reason_text.VBD.fullmatch(reason)
     if match is not None:
         return blkback.opened_for(int(match.group(1)), int(match.group(2))) != number
-    match = _BELOW.fullmatch(reason)
+    match = reason_text.BELOW.fullmatch(reason)
     if match is not None:
         upper, diskseq = (int(match.group(1)), int(match.group(2))), int(match.group(3))
         return match.group(4) not in of(maps, upper, diskseq) or number not in dict(below.devices(*upper))

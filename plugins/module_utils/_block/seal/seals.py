@@ -13,7 +13,7 @@ from __future__ import annotations
 from ..._base import locks
 from ..._base.deadline import Deadline
 from .. import sysfs
-from . import attachment, below, blkback, change_event, ending, keeping, reaping, reasons
+from . import attachment, below, blkback, change_event, ending, keeping, place, reaping, reason_text, reasons
 from .entry import Seal
 
 # Seconds to wait for another run that changes seals.
@@ -25,7 +25,9 @@ def probe() -> None:
     attachment.probe()
 
 
-def seal(major: int, minor: int, diskseq: int, with_removal: bool = False, reason: str = reasons.OWN) -> None:
+def seal(
+    major: int, minor: int, diskseq: int, with_removal: bool = False, reason: str = reason_text.OWN
+) -> None:
     """
     Seal the device and its partitions for this reason (``reasons``): later opens fail with EPERM. The caller
     holds the device open, so that its number cannot be reused.
@@ -50,12 +52,12 @@ def seal(major: int, minor: int, diskseq: int, with_removal: bool = False, reaso
             raise
 
 
-def lift(major: int, minor: int, diskseq: int, reason: str = reasons.OWN) -> bool:
+def lift(major: int, minor: int, diskseq: int, reason: str = reason_text.OWN) -> bool:
     """
     Remove this reason for the seal of the device and its partitions; return whether there was one. Without
     another reason they can be opened again. Devices that were sealed with it follow.
     """
-    if not attachment.in_use():
+    if not place.in_use():
         return False
     with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.existing() as maps:
         before = frozenset() if maps is None else reasons.of(maps, (major, minor), diskseq)
@@ -69,33 +71,33 @@ def lift(major: int, minor: int, diskseq: int, reason: str = reasons.OWN) -> boo
     return True
 
 
-def seal_below(major: int, minor: int, diskseq: int, reason: str = reasons.OWN) -> None:
+def seal_below(major: int, minor: int, diskseq: int, reason: str = reason_text.OWN) -> None:
     """
     Seal the loop and mapped devices below a device that is sealed for this reason, and that the caller holds
     open, so that their numbers cannot be reused. On an error some may be sealed.
     """
-    why = reasons.of_upper((major, minor), diskseq, reason)
+    why = reason_text.of_upper((major, minor), diskseq, reason)
     for number, lower in below.devices(major, minor):
         if why not in reasons_of(*number, lower):
             seal(*number, lower, reason=why)
 
 
-def lift_below(major: int, minor: int, diskseq: int, reason: str = reasons.OWN) -> None:
+def lift_below(major: int, minor: int, diskseq: int, reason: str = reason_text.OWN) -> None:
     """The opposite of :func:`seal_below`. Other reasons for the seals of these devices are kept."""
-    why = reasons.of_upper((major, minor), diskseq, reason)
+    why = reason_text.of_upper((major, minor), diskseq, reason)
     for number, lower in below.devices(major, minor):
         lift(*number, lower, reason=why)
 
 
-def are_sealed_below(major: int, minor: int, diskseq: int, reason: str = reasons.OWN) -> list[bool]:
+def are_sealed_below(major: int, minor: int, diskseq: int, reason: str = reason_text.OWN) -> list[bool]:
     """For each loop and mapped device below a device, whether :func:`seal_below` has sealed it."""
-    why = reasons.of_upper((major, minor), diskseq, reason)
+    why = reason_text.of_upper((major, minor), diskseq, reason)
     return [why in reasons_of(*number, lower) for number, lower in below.devices(major, minor)]
 
 
 def reasons_of(major: int, minor: int, diskseq: int) -> frozenset[str]:
     """The reasons of the device's seal (``reasons``); empty if it is not sealed."""
-    if not attachment.in_use():
+    if not place.in_use():
         return frozenset()
     with attachment.existing() as maps:
         return frozenset() if maps is None else reasons.of(maps, (major, minor), diskseq)
@@ -103,7 +105,7 @@ def reasons_of(major: int, minor: int, diskseq: int) -> frozenset[str]:
 
 def forget(major: int, minor: int, diskseq: int) -> None:
     """Remove the seal of a device that is gone."""
-    if not attachment.in_use():
+    if not place.in_use():
         return
     with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.existing() as maps:
         seal_there = None if maps is None else maps.get(major, minor)
@@ -119,7 +121,7 @@ def forget(major: int, minor: int, diskseq: int) -> None:
 
 def find(major: int, minor: int, diskseq: int) -> Seal | None:
     """The seal of the device with this number and disk sequence number, or None."""
-    if not attachment.in_use():
+    if not place.in_use():
         return None
     with attachment.existing() as maps:
         found = None if maps is None else maps.get(major, minor)
@@ -128,7 +130,7 @@ def find(major: int, minor: int, diskseq: int) -> Seal | None:
 
 def found() -> dict[tuple[int, int], Seal]:
     """All seals, by (major, minor). May include seals of devices that have just gone."""
-    if not attachment.in_use():
+    if not place.in_use():
         return {}
     with attachment.existing() as maps:
         return {} if maps is None else maps.found()
@@ -142,7 +144,7 @@ def reap() -> int:
     Otherwise make sure that the program is attached and that a keeper runs. Runs that work with devices call
     this at their start.
     """
-    if not attachment.in_use():
+    if not place.in_use():
         return 0
     with locks.held([attachment.LOCK], Deadline(SECONDS)), attachment.existing() as maps:
         if maps is None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from ..._base import locks
 from ..._base.deadline import Deadline
-from . import attachment, passes, reaping
+from . import attachment, passes, place, reaping
 
 _SECONDS = 30.0
 
@@ -34,7 +34,7 @@ def open_refused(path: str, flags: int, error: OSError) -> int:
     DeviceBusy.
     """
     there = os.stat(path, follow_symlinks=not flags & os.O_NOFOLLOW)
-    if not stat.S_ISBLK(there.st_mode) or not attachment.in_use():
+    if not stat.S_ISBLK(there.st_mode) or not place.in_use():
         raise error
     number = os.major(there.st_rdev), os.minor(there.st_rdev)
     with attachment.existing() as maps:

@@ -176,6 +176,26 @@ def test_invalid_entries_are_refused(guests, words):
 
 
 @pytest.mark.parametrize(
+    "guests",
+    [
+        {"g": "c0ffee"},
+        [{"Domain": "g", "disks": [{"vdev": "xvda", "crypt": {"key": "c0ffee"}}]}],
+        [{"domain": "g", "disks": [["c0ffee"]]}],
+        one(size="1M", thin={"pool": "c0ffee"}),
+        one(size="1M", thin={"pool": {"table": "c0ffee"}, "id": 1}),
+        one(
+            size="1M",
+            thin={"pool": {"name": "p", "metadata": {"table": ["0 8 crypt a c0ffee 0 /a 0"]}}, "id": 1},
+        ),
+    ],
+)
+def test_an_invalid_entry_shows_no_key(guests):
+    with pytest.raises(AnsibleFilterError) as caught:
+        files(guests)
+    assert "c0ffee" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "value",
     [True, False, "yes", "No", "true", "FALSE", "on", "off", "1", "0", 1, 0, " y ", "n", "t", "f", 1.0, 0.0],
 )
@@ -434,6 +454,17 @@ def test_only_the_described_volume_is_removed():
         # A volume belongs to one disk.
         (thin() + thin(vdev="xvdb"), r"guests\[1\].disks\[0\].thin.id.*xvda of g"),
         (thin() + thin(vdev="xvdb", mode="r"), "volume that nothing else uses"),
+        # The first and the third would share it.
+        (
+            thin(mode="r", shared=True) + thin(vdev="xvdb", mode="r") + thin(vdev="xvdc", shared=True),
+            r"guests\[2\].disks\[0\].thin.id.*nothing else uses: xvdb of g has it",
+        ),
+        (
+            one(file="/a", mode="r", shared=True)
+            + one(vdev="xvdb", file="/a", mode="r")
+            + one(vdev="xvdc", file="/a", shared=True),
+            r"guests\[2\].disks\[0\].file.*nothing else uses: xvdb of g has it",
+        ),
         (
             thin() + thin(vdev="xvdb", state="absent", remove_volume=True),
             r"guests\[1\].disks\[0\].remove_volume.*xvda of g",

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -463,21 +465,131 @@ def test_killed_at_any_time(place, monkeypatch):
     assert [name for name in names(place) if name.startswith("golden")] == ["golden.raw", "golden.raw.source"]
 
 
-@pytest.mark.parametrize("function", ["write_record", "New.name_it", "New.finish"])
-def test_killed_before_each_step(place, function, monkeypatch):
-    """What a killed run leaves is completed, or removed, by the next one."""
-    converted(place, "image.qcow2", "qcow2")
-    wanted = arguments(place)
+def killed_before(target, name, wanted):
+    """A run that is killed when it calls this function."""
 
     def kill():
-        target, name = (golden.New, function[4:]) if function.startswith("New.") else (golden, function)
-        monkeypatch.setattr(target, name, lambda *rest: os.kill(os.getpid(), signal.SIGKILL))
+        setattr(target, name, lambda *rest: os.kill(os.getpid(), signal.SIGKILL))
 
     assert runs.Run(golden_image.main, wanted, before=kill).wait().status == -signal.SIGKILL
-    assert not (place / "golden.raw").exists()
+
+
+@pytest.mark.parametrize("function", ["finish", "name_it", "_link"])
+def test_killed_before_each_step(place, function):
+    """What a killed run leaves is removed by the next one."""
+    converted(place, "image.qcow2", "qcow2")
+    wanted = arguments(place)
+    killed_before(golden.New, function, wanted)
+    assert not (place / "golden.raw").exists() and not (place / "golden.raw.source").exists()
     assert run(**wanted)["changed"] and not run(**wanted)["changed"]
     assert (place / "golden.raw").read_bytes() == (place / "disk.raw").read_bytes()
     assert [name for name in names(place) if name.startswith("golden")] == ["golden.raw", "golden.raw.source"]
+
+
+def test_killed_before_its_record_is_in_its_place(place, monkeypatch):
+    """The next run of this host completes it, and does not read or convert the image again."""
+    converted(place, "image.qcow2", "qcow2")
+    wanted = arguments(place)
+    killed_before(golden, "_put", wanted)
+    inode = (place / "golden.raw").stat().st_ino
+    assert not (place / "golden.raw.source").exists()
+    with as_another_host():
+        refused(place, "another host has made it", "run the task on that host first", **wanted)
+    monkeypatch.setattr(chain, "_sum", lambda *rest: pytest.fail("it was read"))
+    predicted, done = run(True, **wanted), run(**wanted)
+    assert done["changed"] and predicted["golden"] == done["golden"] and predicted["diff"] == done["diff"]
+    assert (place / "golden.raw").stat().st_ino == inode
+    assert [name for name in names(place) if name.startswith("golden")] == ["golden.raw", "golden.raw.source"]
+    assert not run(**wanted)["changed"]
+    with as_another_host():
+        assert not run(**wanted)["changed"]
+
+
+def test_the_record_cannot_be_put_into_its_place(place, monkeypatch):
+    """The image stays, as it is whole, and the next run records it."""
+    converted(place, "image.qcow2", "qcow2")
+    wanted = arguments(place)
+    with monkeypatch.context() as patched:
+        patched.setattr(golden.os, "rename", renamed_unless(".source"))
+        done = run(**wanted)
+    assert done["failed"] and done["changed"] and "Run the task again" in done["error"]["hint"]
+    assert "the next run records what it was made from" in str(done["warnings"]), done
+    assert run(**wanted)["changed"] and not run(**wanted)["changed"]
+    assert [name for name in names(place) if name.startswith("golden")] == ["golden.raw", "golden.raw.source"]
+
+
+def renamed_unless(suffix, rename=os.rename):
+    def renamed(old, new):
+        if str(new).endswith(suffix):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        rename(old, new)
+
+    return renamed
+
+
+@contextlib.contextmanager
+def as_another_host():
+    """Runs in here have another host name, and not the locks of this host."""
+    host = os.uname()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "uname", lambda: os.uname_result((host[0], "elsewhere", *host[2:])))
+        patched.setattr(golden_image.GoldenItem, "locks", lambda self: [])
+        yield
+
+
+def test_another_host_makes_it_meanwhile(place, monkeypatch):
+    """The one that is later changes nothing, and both go on with the same golden image."""
+    converted(place, "image.qcow2", "qcow2")
+    wanted, convert = arguments(place), qemu_img.convert
+
+    def raced(*rest):
+        convert(*rest)
+        monkeypatch.setattr(qemu_img, "convert", convert)
+        with as_another_host():
+            assert runs.run(golden_image.main, wanted)["changed"]
+        for name in ("golden.raw", "golden.raw.source"):
+            os.link(place / name, place / f"first-{name}")
+
+    monkeypatch.setattr(qemu_img, "convert", raced)
+    done = run(**wanted)
+    assert "another process made it meanwhile" in done["msg"] and not done["changed"]
+    monkeypatch.setattr(qemu_img, "convert", lambda *rest: pytest.fail("it was converted again"))
+    assert [name for name in names(place) if name.startswith("golden")] == ["golden.raw", "golden.raw.source"]
+    for name in ("golden.raw", "golden.raw.source"):
+        assert (place / name).samefile(place / f"first-{name}")
+    assert not run(**wanted)["changed"]
+    with as_another_host():
+        assert not run(**wanted)["changed"]
+
+
+def test_another_host_changes_the_record_meanwhile(place, monkeypatch):
+    wanted = made(place)
+    os.utime(wanted["image"], (1, 1))
+    look = chain.Chain.read_whole
+
+    def raced(*rest):
+        monkeypatch.setattr(chain.Chain, "read_whole", look)
+        with as_another_host():
+            assert runs.run(golden_image.main, wanted)["changed"]
+        return look(*rest)
+
+    monkeypatch.setattr(chain.Chain, "read_whole", raced)
+    done = run(**wanted)
+    assert done["failed"] and "another host has changed it, or its record, meanwhile" in done["msg"]
+    assert not run(**wanted)["changed"]
+
+
+def test_a_file_server_repeats_the_request(place, monkeypatch):
+    """The link is made, and the answer is that there is such a file."""
+    converted(place, "image.qcow2", "qcow2")
+    wanted, link = arguments(place), os.link
+
+    def repeated(*names, **directories):
+        link(*names, **directories)
+        link(*names, **directories)
+
+    monkeypatch.setattr(golden.os, "link", repeated)
+    assert run(**wanted)["changed"] and not run(**wanted)["changed"]
 
 
 def test_what_a_run_left_after_it_had_named_the_image(place):
@@ -500,6 +612,8 @@ def test_somebody_else_makes_the_file_meanwhile(place, monkeypatch):
     done = run(**arguments(place))
     assert "another process made it meanwhile" in done["msg"]
     assert (place / "golden.raw").read_bytes() == b"precious"
+    # No record says that it was made from the image.
+    assert [name for name in names(place) if name.startswith("golden")] == ["golden.raw"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"size": 1, "mtime_ns": 1, "made_from": []}', "\xff"])

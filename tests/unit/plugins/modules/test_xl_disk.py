@@ -6,13 +6,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import types
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError, NotSupported
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    GuestError,
+    KernelError,
+    NotSupported,
+)
 from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import state
+from ansible_collections.racefree.block.plugins.module_utils._module import xl_disk as _xl_disk
 from ansible_collections.racefree.block.plugins.module_utils._source import recipe_file
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key
 from ansible_collections.racefree.block.plugins.module_utils._xl import config_file
@@ -251,6 +258,93 @@ def test_a_concurrent_change_is_not_overwritten(etc, image, monkeypatch):
     failed = run(domain="web1", vdev="xvda", source={"file": image})
     assert failed["failed"] and "somebody changed the configuration meanwhile" in failed["msg"]
     assert config(etc) == b"name = 'mine'\n" and os.listdir(etc / "recipes") == []
+
+
+class FailingLive:
+    """A disk of a running guest that cannot be changed."""
+
+    old, again = None, False
+
+    def check(self):
+        pass
+
+    def change(self):
+        raise GuestError("xl block-attach failed")
+
+    def undo(self):
+        pass
+
+    def remains(self):
+        return []
+
+
+@pytest.fixture(name="fails")
+def fixture_fails(monkeypatch):
+    """Changes of running disks fail."""
+    item = _xl_disk.XlDiskItem
+    monkeypatch.setattr(item, "_live_locks", lambda self, name: [])
+    monkeypatch.setattr(
+        item, "_running_guest", lambda self: types.SimpleNamespace(domid=5) if self.params["live"] else None
+    )
+    monkeypatch.setattr(item, "_plan_running", lambda self, *dummy: setattr(self, "live", FailingLive()))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_undo_of_one_disk_leaves_the_others(etc, image, fails, first):
+    """With on_error=keep, what is reported as done is done."""
+    run(domain="web1", vdev="xvdd", source={"file": image}, mode="r")
+    failing = {"domain": "web1", "vdev": "xvda", "source": {"file": image}, "mode": "r", "live": True}
+    kept = [
+        {"domain": "web1", "vdev": "xvdb", "source": {"file": image}, "mode": "r"},
+        {"domain": "web1", "vdev": "xvdd", "state": "absent"},
+    ]
+    disks = [failing, *kept] if first else [*kept, failing]
+    done = modulerun.run(xl_disks.main, on_error="keep", disks=disks)
+    assert [row.get("failed", False) for row in done["disks"]] == [disk is failing for disk in disks]
+    assert [row["changed"] for row in done["disks"]] == [disk is not failing for disk in disks]
+    text = config(etc)
+    assert (b"xvda" in text, b"xvdb" in text, b"xvdd" in text) == (False, True, False)
+    assert os.listdir(etc / "recipes") == ["web1-xvdb.json"]
+
+
+def test_all_are_undone(etc, image, fails):
+    run(domain="web1", vdev="xvdd", source={"file": image}, mode="r")
+    before = contents()
+    disks = [
+        {"domain": "web1", "vdev": "xvdb", "source": {"file": image}, "mode": "r"},
+        {"domain": "web1", "vdev": "xvdd", "state": "absent"},
+        {"domain": "web1", "vdev": "xvda", "source": {"file": image}, "mode": "r", "live": True},
+    ]
+    done = modulerun.run(xl_disks.main, disks=disks)
+    assert done["failed"] and not done["changed"] and contents() == before
+
+
+def test_a_recipe_that_the_configuration_still_names_stays(etc, image, fails, monkeypatch):
+    """Somebody else changed the configuration, so that it could not be restored."""
+
+    def change(live):
+        (etc / "web1.cfg").write_bytes(config(etc) + b"# mine\n")
+        raise GuestError("xl block-attach failed")
+
+    monkeypatch.setattr(FailingLive, "change", change)
+    done = run(domain="web1", vdev="xvda", source={"file": image}, mode="r", live=True)
+    assert done["failed"] and b"recipe:web1-xvda" in config(etc)
+    assert os.listdir(etc / "recipes") == ["web1-xvda.json"]
+
+
+def test_a_configuration_that_could_not_be_synchronized_is_restored(etc, image, monkeypatch):
+    """It has its new text by then."""
+    before, real = contents(), config_file._sync
+    failures = [OSError(errno.EIO, "no")]
+
+    def sync(directory):
+        if failures:
+            raise failures.pop()
+        real(directory)
+
+    monkeypatch.setattr(config_file, "_sync", sync)
+    done = run(domain="web1", vdev="xvda", source={"file": image})
+    assert done["failed"] and "EIO" in done["msg"] and contents() == before
 
 
 SOURCE = {"source": "file:IMAGE"}

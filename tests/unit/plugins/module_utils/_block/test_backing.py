@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
     InvalidValue,
+    KernelError,
+    NotSupported,
 )
 from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
@@ -58,6 +61,34 @@ def test_invalid_paths():
     for value in (None, 1, "", "disk.raw", "/srv/\0", "/srv/\udfff"):
         with pytest.raises(InvalidValue):
             _backing.Backing(value)
+
+
+@pytest.mark.parametrize(
+    "number, kind",
+    [
+        (errno.EINVAL, NotSupported),
+        (errno.EOPNOTSUPP, NotSupported),
+        (errno.EMFILE, KernelError),
+        (errno.EIO, KernelError),
+        (errno.EACCES, KernelError),
+    ],
+)
+def test_only_two_errors_mean_that_there_is_no_direct_io(tmp_path, monkeypatch, number, kind):
+    path = loopdevices.image(tmp_path, "disk")
+    really = os.open
+
+    def refuse(path, flags, *more, **named):
+        if flags & os.O_DIRECT:
+            raise OSError(number, os.strerror(number))
+        return really(path, flags, *more, **named)
+
+    with _backing.Backing(path) as backing:
+        monkeypatch.setattr(os, "open", refuse)
+        with pytest.raises(kind) as caught:
+            _backing.check_direct_io(backing)
+        monkeypatch.undo()
+    assert caught.value.__class__ is kind and path in str(caught.value)
+    assert ("direct I/O is not possible" in str(caught.value)) is (kind is NotSupported)
 
 
 def test_a_file_that_is_being_executed_cannot_be_opened_for_writing(tmp_path):

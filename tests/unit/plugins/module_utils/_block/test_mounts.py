@@ -9,7 +9,17 @@ import os
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._block import mounts
 
-MOUNTS = [("/", 1), ("/srv", 2), ("/srv/a b", 3), ("/srv", 4), ("/mnt", 5), ("/mnt/over", 6), ("/again", 1)]
+MOUNTS = [
+    ("/", 1, "ext4"),
+    ("/srv", 2, "ext4"),
+    ("/srv/a b", 3, "xfs"),
+    ("/srv", 4, "btrfs"),
+    ("/mnt", 5, "ext4"),
+    ("/mnt/over", 6, "tmpfs"),
+    ("/again", 1, "ext4"),
+    ("/net", 7, "nfs4"),
+    ("/ssh", 8, "fuse.sshfs"),
+]
 
 
 @pytest.mark.parametrize(
@@ -29,6 +39,10 @@ MOUNTS = [("/", 1), ("/srv", 2), ("/srv/a b", 3), ("/srv", 4), ("/mnt", 5), ("/m
         ("/mnt/over/x (deleted)", {5}, True),
         ("/mnt/over/x", {5, 6}, False),
         ("/again/x", {1}, False),
+        # Files of these have the st_dev of their mount, whatever others have.
+        ("/net/x", {9}, True),
+        ("/ssh/x", {1, 9}, True),
+        ("/net/x", {7, 9}, False),
         # Unknown cases.
         ("/srv/x.raw", {9}, False),
         ("/srv/x.raw", {1, 9}, False),
@@ -41,8 +55,8 @@ def test_is_elsewhere(path, devices, is_elsewhere):
 
 
 def test_read():
-    found = dict(mounts.read())
-    assert found["/proc"] == os.stat("/proc").st_dev and mounts.is_elsewhere(
+    found = {point: more for point, *more in mounts.read()}
+    assert found["/proc"] == [os.stat("/proc").st_dev, "proc"] and mounts.is_elsewhere(
         "/proc/x", {os.stat("/sys").st_dev}, mounts.read()
     )
 

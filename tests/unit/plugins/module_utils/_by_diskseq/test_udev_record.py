@@ -8,17 +8,21 @@ Links verified against udev records, written here in udev's format, with loop de
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._by_diskseq import udev_record
+from ansible_collections.racefree.block.plugins.module_utils._by_diskseq.dev_tree import DevTree
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils._by_diskseq.loops import Loop
 
 LINK = "disk/by-x/a"
 
 
 class Udev:
-    """The directories of a test for links and for records."""
+    """The directories of a test for links and for records, and what is read from them."""
+
+    links: udev_record.UdevLinks
 
     def __init__(self, place: Path) -> None:
         self.dev, self.data = place / "dev", place / "data"
@@ -33,19 +37,20 @@ class Udev:
 
 
 @pytest.fixture
-def udev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Udev:
+def udev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Udev]:
     made = Udev(tmp_path)
-    monkeypatch.setattr(udev_record, "_DEV", str(made.dev))
     monkeypatch.setattr(udev_record, "_DATA", str(made.data))
-    return made
+    with DevTree(str(made.dev)) as dev:
+        made.links = udev_record.UdevLinks(dev)
+        yield made
 
 
 def test_a_record_with_the_disks_number(udev: Udev, loop: Loop) -> None:
-    udev.link(f"/dev/loop{loop.number}")
+    udev.link(f"{udev.dev}/loop{loop.number}")
     for own in (f"S:disk/by-diskseq/{loop.diskseq}", f"E:RACEFREE_DISKSEQ={loop.diskseq}"):
         udev.record(loop.major, loop.minor, f"S:{LINK}", own)
-        assert udev_record.disk_of_link(LINK) == (loop.diskseq, 0)
-    assert udev_record.listed("disk") == ["by-x"] and udev_record.listed("disk/by-x") == ["a"]
+        assert udev.links.disk_of(LINK) == (loop.diskseq, 0)
+    assert udev.links.listed("disk") == ["by-x"] and udev.links.listed("disk/by-x") == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -62,36 +67,36 @@ def test_a_record_with_the_disks_number(udev: Udev, loop: Loop) -> None:
     ],
 )
 def test_a_record_that_proves_nothing(udev: Udev, loop: Loop, lines: tuple[str, ...]) -> None:
-    udev.link(f"/dev/loop{loop.number}")
+    udev.link(f"{udev.dev}/loop{loop.number}")
     udev.record(loop.major, loop.minor, *(line.format(loop.diskseq, loop.diskseq + 1) for line in lines))
-    assert udev_record.disk_of_link(LINK) is None
-    assert udev_record.listed("disk") == []
+    assert udev.links.disk_of(LINK) is None
+    assert udev.links.listed("disk") == []
 
 
 def test_a_missing_record_link_or_device(udev: Udev, loop: Loop) -> None:
-    assert udev_record.disk_of_link(LINK) is None
-    udev.link(f"/dev/loop{loop.number}")
-    assert udev_record.disk_of_link(LINK) is None
+    assert udev.links.disk_of(LINK) is None
+    udev.link(f"{udev.dev}/loop{loop.number}")
+    assert udev.links.disk_of(LINK) is None
     (udev.dev / LINK).unlink()
-    udev.link("/dev/no-such-device")
-    assert udev_record.disk_of_link(LINK) is None
+    udev.link("../../no-such-device")
+    assert udev.links.disk_of(LINK) is None
     (udev.dev / LINK).unlink()
     (udev.dev / LINK).write_text("no link")
-    assert udev_record.disk_of_link(LINK) is None and udev_record.disk_of_link("disk") is None
+    assert udev.links.disk_of(LINK) is None and udev.links.disk_of("disk") is None
 
 
 def test_a_partition(udev: Udev, disk: Loop) -> None:
-    udev.link(f"/dev/loop{disk.number}p3")
+    udev.link(f"{udev.dev}/loop{disk.number}p3")
     number = Path(f"/sys/class/block/loop{disk.number}p3/dev").read_text().strip()
     major, minor = map(int, number.split(":"))
     udev.record(major, minor, f"S:{LINK}", f"S:disk/by-diskseq/{disk.diskseq}-part3")
-    assert udev_record.disk_of_link(LINK) == (disk.diskseq, 3)
+    assert udev.links.disk_of(LINK) == (disk.diskseq, 3)
 
 
 def test_a_link_to_a_name_by_number(udev: Udev, loop: Loop) -> None:
     """A link as the role's turn-links makes it."""
     udev.link(f"{udev.dev}/disk/by-diskseq/{loop.diskseq}")
     udev.record(loop.major, loop.minor, f"S:{LINK}", f"E:RACEFREE_DISKSEQ={loop.diskseq}")
-    assert udev_record.disk_of_link(LINK) == (loop.diskseq, 0)
+    assert udev.links.disk_of(LINK) == (loop.diskseq, 0)
     loop.bind_again()
-    assert udev_record.disk_of_link(LINK) is None
+    assert udev.links.disk_of(LINK) is None

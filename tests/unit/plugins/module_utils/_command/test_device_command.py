@@ -16,6 +16,7 @@ import sys
 import time
 
 import pytest
+from ansible.module_utils._internal._json import _profiles
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import WrongDevice
 from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
 from ansible_collections.racefree.block.plugins.module_utils._by_diskseq import served
@@ -130,6 +131,86 @@ def test_a_secret_input_is_nowhere_in_the_result(disk):
     for script in ("cat; cat {disk} >/dev/null", "cat >&2; exit 1 {disk}"):
         result = run(["sh", "-c", script], devices, path_style="descriptor", stdin=secret)
         assert secret not in str(result) and len(result["stdout"] + result["stderr"]) > 0
+
+
+SECRETS = {
+    "one line": "a long passphrase",
+    "a newline at the end": "a long passphrase\n",
+    "newlines around it": "\n\n  a long passphrase \r\n\n",
+    "lines": "first secret\nsecond secret\n",
+    "lines of Windows": "first secret\r\nsecond secret\r\n",
+    "other ends of lines": "first secret\x0bsecond secret\u2028third secret\n",
+    "four characters": "7#x9\nq2$w\n",
+    "bytes that are not UTF-8": "a long \udcff passphrase\n",
+}
+# What a command does with its input; each prints something that is not in it, too.
+PRINTS = {
+    "all": "cat; echo end",
+    "to stderr, and fails": "cat >&2; echo end; exit 1",
+    "the lines in another order": "tac; echo end",
+    "each line apart": 'while read -r line; do echo "[$line]" >&2; done; echo end',
+    "without the ends of lines": "tr -d '\\r\\n'; echo end",
+    "and takes too long": "cat; echo end; sleep 60",
+}
+
+
+@pytest.fixture
+def any_text(monkeypatch):
+    """
+    Ansible's default is that text from the controller must be UTF-8; MODULE_STRICT_UTF8_RESPONSE=false turns
+    that off. Whether that is checked here depends on which other tests have run in this process.
+    """
+    monkeypatch.setattr(_profiles, "_string_encoding_check_enabled", lambda: False)
+
+
+@pytest.mark.usefixtures(any_text.__name__)
+@pytest.mark.parametrize("prints", PRINTS)
+@pytest.mark.parametrize("secret", SECRETS)
+def test_no_part_of_a_secret_input_is_in_the_result(disk, secret, prints):
+    text, shown = (
+        SECRETS[secret],
+        SECRETS[secret].encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+    )
+    lines = {part.strip() for part in (*text.splitlines(), *shown.splitlines())} - {""}
+    script = PRINTS[prints] + " # {disk}"
+    # The same text elsewhere in the options, and so in the result.
+    more = {"environment": {"OTHER": sorted(lines)[0]}} if secret != "bytes that are not UTF-8" else {}
+    if "too long" in prints:
+        more["timeout"] = 1
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    for check in (False, True):
+        result = run(
+            ["sh", "-c", script, *lines], devices, check, path_style="descriptor", stdin=text, **more
+        )
+        told = json.dumps(result, ensure_ascii=False)
+        for line in lines:
+            assert line not in told, told
+        assert result["cmd"][0] == "sh" and (check or "end" in result["stdout"])
+
+
+def test_short_lines_of_a_secret_input_stay(disk):
+    """Otherwise the y of an answer would be masked in all paths, and its 1 in all numbers."""
+    devices = {"disk": f"diskseq:{disk.diskseq}"}
+    result = run(
+        ["sh", "-c", "cat; echo 1 # {disk}"], devices, path_style="descriptor", stdin="y\n1\nsecret\n"
+    )
+    assert result["stdout"] == "********1"
+    assert (
+        result["devices"]["disk"]["diskseq"] == disk.diskseq
+        and result["devices"]["disk"]["path"] == disk.node
+    )
+
+
+@pytest.mark.usefixtures(any_text.__name__)
+def test_an_input_that_is_not_text(disk):
+    message = refused(
+        ["cat", "{disk}"],
+        {"disk": f"diskseq:{disk.diskseq}"},
+        "stdin (not shown)",
+        "UTF-8",
+        stdin="secret\ud800",
+    )
+    assert "secret" not in message
 
 
 def test_a_command_that_fails(disk):

@@ -33,7 +33,8 @@ def test_it_holds_until_the_process_ends_and_nothing_else():
     other, unrelated = os.pipe()
     with subprocess.Popen(["sleep", "60"]) as process:
         try:
-            released = holding.hold_until_ended([writer], process.pid)
+            holder, released = holding.hold_until_ended([writer], process.pid)
+            assert os.path.exists(f"/proc/{holder}/fd/{writer}")
             os.close(writer)
             os.close(unrelated)
             assert at_end(other, 5), "it holds a descriptor that it was not given"

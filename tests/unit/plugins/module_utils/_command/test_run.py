@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 
 import pytest
@@ -16,7 +17,7 @@ from ansible_collections.racefree.block.plugins.module_utils._command import run
 SH = "/bin/sh"
 
 
-def run(script, seconds=30, program=SH, on_started=lambda pid: None, **more):
+def run(script, seconds=30, program=SH, on_started=lambda pid: (), **more):
     job = _run.Job(program, ["sh", "-c", script], dict(os.environ), **more)
     return _run.run(job, seconds, on_started)
 
@@ -94,6 +95,22 @@ def test_after_the_time_nothing_is_left(script, tmp_path):
     assert ended.stdout.startswith(b"begun\n") or "exec >&-" in script
     assert not is_running(listing.read_text().strip())
     # Whatever it had started would be a child of this process by now: nothing_left looks for these.
+
+
+def test_a_process_of_the_caller_is_not_ended_with_the_command():
+    """Such as the one that holds the devices, for a process of the command that still waits in the kernel."""
+    started = []
+
+    def start(pid):
+        started.append(subprocess.Popen(["sleep", "60"]))
+        return [started[0].pid]
+
+    ended = run("exec sleep 60", 0.3, on_started=start)
+    try:
+        assert ended.error is not None and started[0].poll() is None
+    finally:
+        started[0].kill()
+        started[0].wait()
 
 
 def test_a_command_that_cleans_up_when_it_is_told_to_end():

@@ -35,7 +35,12 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     XenStoreError,
 )
 from ansible_collections.racefree.block.plugins.module_utils._block import boot
-from ansible_collections.racefree.block.plugins.module_utils._block.seal import blkback, place, reasons, seals
+from ansible_collections.racefree.block.plugins.module_utils._block.seal import (
+    blkback,
+    place,
+    reason_text,
+    seals,
+)
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import add, service
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import (
     script as _script,
@@ -748,7 +753,7 @@ def test_a_host_that_cannot_seal_makes_nothing(store, file, monkeypatch):
 
 
 def test_the_service_has_loaded_what_seals():
-    assert {blkback, reasons, seals} <= set(service.PRELOADED)
+    assert {blkback, reason_text, seals} <= set(service.PRELOADED)
 
 
 def test_a_read_only_file_gets_a_read_only_loop_device(file):

@@ -14,10 +14,17 @@ import os
 import types
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError, WrongDevice
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    BlockError,
+    GuestError,
+    WrongDevice,
+)
 from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import attach
-from ansible_collections.racefree.block.plugins.module_utils._xen import blkback, guest, vdev
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import attach, connection
+from ansible_collections.racefree.block.plugins.module_utils._xen import blkback, guest, vbd_nodes, vdev
+from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import Key, Vbd
+from ansible_collections.racefree.block.plugins.module_utils._xenstore import pyxs_store
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils import xenstored
 
 
 class Store:
@@ -79,6 +86,157 @@ def test_the_holder_ends_after_a_failure(request_, monkeypatch):
     assert isinstance(outcome.error, GuestError)
     request.device.close()
     assert os.read(reader, 1) == b""
+
+
+def vbd_of(params, number):
+    """What XenStore has for the disk of the request: a disk with this path and device."""
+    script = "/etc/xen/scripts/block"
+    return Vbd(Key(5, 51712), "xvda", params, True, False, 4, 4, True, number, 77, None, script, None, None)
+
+
+@pytest.mark.parametrize(
+    "params, number, is_taken",
+    [("/dev/vg/other", (253, 9), False), ("/dev/vg/other", None, False), ("/dev/pipe", None, True)],
+)
+def test_only_the_disk_of_this_run_is_rolled_back(request_, monkeypatch, params, number, is_taken):
+    """Somebody else attaches a disk with the same name first, and libvirt refuses the second one."""
+    request, dummy = request_
+    there, detached = [], []
+    monkeypatch.setattr(attach.vbd_read, "read_vbd", lambda *words: there[0] if there else None)
+
+    def call(guest, uri, limit, function):
+        if not there:
+            there.append(vbd_of(params, number))
+            raise GuestError("libvirt refused: it exists")
+        detached.append("by libvirt")
+
+    def detach(store, detachments, timeout, force):
+        detached.extend(detachment.vbd.params for detachment in detachments)
+        return [blkback.Outcome(detachments[0], None, None)]
+
+    monkeypatch.setattr(attach, "_with_domain", call)
+    monkeypatch.setattr(attach.blkback, "detach", detach)
+    (outcome,) = attach.attach(Store(), [request])
+    assert detached == (["by libvirt", params] if is_taken else [])
+    assert (f"has {params} as xvda now, which this run did not attach" in str(outcome.error)) is not is_taken
+
+
+def test_a_disk_that_follows_the_one_that_was_rolled_back_stays(request_, monkeypatch):
+    request, dummy = request_
+    there = []
+    monkeypatch.setattr(attach.vbd_read, "read_vbd", lambda *words: there[-1] if there else None)
+
+    def call(guest, uri, limit, function):
+        there.append(vbd_of("/dev/vg/other", (253, 9)) if there else vbd_of("/dev/pipe", (7, 3)))
+
+    monkeypatch.setattr(attach, "_with_domain", call)
+    monkeypatch.setattr(attach.vbd_read, "opened_number", lambda key: (7, 3))
+    monkeypatch.setattr(attach.blkback, "detach", lambda *words, **more: pytest.fail("it was detached"))
+    (outcome,) = attach.attach(Store(), [request])
+    assert isinstance(outcome.error, WrongDevice) and "/dev/vg/other" in str(outcome.error)
+
+
+class LibvirtError(Exception):
+    def __init__(self, code):
+        super().__init__("libvirt says no")
+        self.code = code
+
+    def get_error_code(self):
+        return self.code
+
+    def get_error_message(self):
+        return str(self)
+
+
+@pytest.fixture
+def libvirt_says(monkeypatch):
+    """``libvirt_says(code)``: the answer to every question about a domain; None if it runs."""
+    library = types.SimpleNamespace(
+        libvirtError=LibvirtError,
+        VIR_ERR_NO_DOMAIN=42,
+        VIR_ERR_INVALID_ARG=8,
+        VIR_ERR_CONF_SYNTAX=9,
+        VIR_DOMAIN_AFFECT_LIVE=1,
+    )
+
+    def answer(code):
+        def look_up(dummy):
+            if code is not None:
+                raise LibvirtError(code)
+            return types.SimpleNamespace(isActive=lambda: 1)
+
+        library.open = lambda uri: types.SimpleNamespace(lookupByUUIDString=look_up, close=lambda: None)
+
+    for module in (attach, connection):
+        monkeypatch.setattr(module, "libvirt", library)
+    answer.library = library
+    return answer
+
+
+GUEST = guest.Guest(5, "u", "web1")
+
+
+def test_whether_libvirt_runs_a_guest(libvirt_says):
+    libvirt_says(None)
+    assert attach.runs(GUEST)
+    libvirt_says(libvirt_says.library.VIR_ERR_NO_DOMAIN)
+    assert not attach.runs(GUEST)
+
+
+@pytest.mark.parametrize("case", ["error", "daemon", "library"])
+def test_libvirt_does_not_tell_whether_it_runs_a_guest(libvirt_says, monkeypatch, case):
+    """Its state files show that it has guests. A change behind its back would be the wrong way."""
+
+    def refuse(uri):
+        raise LibvirtError(38)
+
+    libvirt_says(38)
+    if case == "daemon":
+        libvirt_says.library.open = refuse
+    elif case == "library":
+        monkeypatch.setattr(connection, "libvirt", None)
+    with pytest.raises(BlockError, match="whether libvirt runs the guest") as caught:
+        attach.runs(GUEST)
+    assert "set toolstack: xenstore" in str(caught.value)
+
+
+def test_no_time_is_left_to_ask_libvirt(request_, libvirt_says, monkeypatch):
+    """It is not asked, so it attaches nothing later, and no process has to hold the device for that."""
+    request, reader = request_
+    asked = []
+    libvirt_says.library.open = asked.append
+    monkeypatch.setattr(attach, "hold_for", lambda *words: pytest.fail("the device is held"))
+    (outcome,) = attach.attach(Store(), [request], 0)
+    assert "libvirt was not asked" in str(outcome.error) and "may still attach" not in str(outcome.error)
+    assert not asked
+
+
+@pytest.mark.parametrize("case", ["there", "gone", "other"])
+def test_a_number_is_noted_only_for_the_disk_that_is_there(monkeypatch, case):
+    """The guest may end at any moment. A node that is written afterwards would stay for ever."""
+    key = Key(5, 51712)
+
+    def changed(device):
+        if case == "gone":
+            for path in ("/local/domain/5", "/libxl/5", "/local/domain/0/backend/vbd/5"):
+                store.remove(path)
+        elif case == "other":
+            store.write(f"{key.backend}/physical-device", "fd:9")
+
+    monkeypatch.setattr(attach.vbd_read, "opened_number", lambda key: (7, 0))
+    monkeypatch.setattr(Device, "prove", changed)
+    with xenstored.Xenstored() as daemon, pyxs_store.Store(5, daemon.socket) as store:
+        disk = vbd_nodes.Disk("xvda", "/dev/loop0", True)
+        store.lay(vbd_nodes.layout(key, disk, [("physical-device", "7:0")]))
+        store.write(f"{key.backend}/state", "4")
+        request = blkback.Request(GUEST, vdev.parse("xvda"), Device(-1, DeviceId(7, 0, 9), "loop0"))
+        if case == "there":
+            assert attach._proven(store, request).diskseq == 9
+        else:
+            with pytest.raises(GuestError, match="the guest has ended, or the disk was detached meanwhile"):
+                attach._proven(store, request)
+        assert store.read(f"{key.backend}/diskseq") == ("9" if case == "there" else None)
+        assert bool(store.list("/local/domain/0/backend/vbd")) is (case != "gone")
 
 
 def test_libvirt_gets_no_path_of_another_device(request_, monkeypatch):

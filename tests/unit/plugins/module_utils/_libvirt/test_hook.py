@@ -11,8 +11,11 @@ import signal
 import subprocess
 import syslog
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base import locks
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import WrongDevice
 from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device, domain_xml, hook
@@ -129,3 +132,21 @@ def test_after_a_restart_each_disk_is_logged_on_its_own_line(running, log, capfd
 def test_a_start_is_refused_because_of_the_first_bad_disk(running, log):
     assert hook.main(["web1", "started"], running) == 1
     assert len(log) == 1 and log[0][0] == syslog.LOG_ERR and "xvdc" in log[0][1]
+
+
+@pytest.mark.parametrize("operation", ["prepare", "release"])
+def test_an_error_leaves_no_lock(monkeypatch, tmp_path, running, log, operation):
+    """A program that calls the hook several times, as tests do, would keep others waiting."""
+    monkeypatch.setattr(locks, "DIRECTORY", str(tmp_path / "locks"))
+    locks._STATE.clear()
+
+    def fail(*dummy):
+        raise WrongDevice("it cannot be done", device="xvda")
+
+    for name in ("make", "release"):
+        monkeypatch.setattr(hook, name, fail)
+    good = running.replace("{}", '{"file": "/srv/c"}')
+    assert hook.main(["web1", operation], good) == (1 if operation == "prepare" else 0)
+    assert "it cannot be done" in log[0][1]
+    with ThreadPoolExecutor() as another:
+        assert another.submit(lambda: disk_device.locked(Deadline(0)).close()).result() is None

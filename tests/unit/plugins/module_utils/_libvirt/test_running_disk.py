@@ -168,7 +168,7 @@ def replaced(scene, monkeypatch):
         scene.steps.append("attach the old one")
         if scene.sticks_old:
             raise GuestError("not even the old one")
-        scene.disk = "the old disk"
+        scene.disk = VBD
         return disk.device
 
     scene.sticks_old = False
@@ -177,7 +177,7 @@ def replaced(scene, monkeypatch):
     monkeypatch.setattr(OldXenDisk, "check", lambda *arguments: scene.steps.append("check"))
     monkeypatch.setattr(OldXenDisk, "_let_go", lambda disk: None)
     monkeypatch.setattr(OldXenDisk, "_attach", put_back)
-    scene.disk = "the old disk"
+    scene.disk = VBD
     item = scene.item("present", had=OLD, wanted=RECIPE)
     item.request = item.request._replace(source=spec.parse("file:/srv/a"), replace=True)
     device = types.SimpleNamespace(path="/dev/loop3", id=types.SimpleNamespace(diskseq=9))
@@ -198,7 +198,7 @@ def test_a_guest_that_keeps_the_old_disk_keeps_its_recipe(scene, replaced):
     with pytest.raises(GuestError):
         replaced.change()
     replaced.undo()
-    assert scene.steps == ["open", "check", "detach"] and scene.recipe == OLD and scene.disk == "the old disk"
+    assert scene.steps == ["open", "check", "detach"] and scene.recipe == OLD and scene.disk == VBD
 
 
 def test_the_old_disk_and_its_recipe_come_back(scene, replaced):
@@ -223,4 +223,14 @@ def test_a_replaced_disk_is_rolled_back(scene, replaced):
     replaced.change()
     replaced.undo()
     assert scene.steps[5:] == ["detach", "attach the old one", ("recipe", OLD)]
-    assert scene.disk == "the old disk"
+    assert scene.disk == VBD
+
+
+def test_a_disk_that_the_guest_has_released_comes_back(scene, replaced):
+    """libvirt could not remove it, and its nodes are left."""
+    scene.sticks, scene.disk = True, VBD._replace(state=6)
+    with pytest.raises(GuestError, match=r"no\..*The guest has its old disk .* again"):
+        replaced.change()
+    assert scene.steps == ["open", "check", "detach", "attach the old one"]
+    replaced.undo()
+    assert replaced.old.is_again and scene.recipe == OLD

@@ -12,15 +12,22 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeviceBusy, KernelError
 from ansible_collections.racefree.block.plugins.module_utils._dm import health, mapped
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.connection import Definition
-from ansible_collections.racefree.block.plugins.module_utils._libvirt.disk_request import DiskRequest
+from ansible_collections.racefree.block.plugins.module_utils._libvirt.disk_request import (
+    DiskRequest as LibvirtRequest,
+)
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.running_disk import RunningDisk
 from ansible_collections.racefree.block.plugins.module_utils._module.xen_vbd import ARGUMENTS, VbdItem
 from ansible_collections.racefree.block.plugins.module_utils._source import lookup, spec
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Resources
+from ansible_collections.racefree.block.plugins.module_utils._xen.guest import Guest
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
+from ansible_collections.racefree.block.plugins.module_utils._xl.disk_change import DiskRequest as XlRequest
+from ansible_collections.racefree.block.plugins.module_utils._xl.running_disk import (
+    RunningDisk as XlRunningDisk,
+)
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
 
@@ -39,6 +46,62 @@ def fixture_host(monkeypatch):
             store.write(path, value)
         host._shared[Store] = store
         yield host
+
+
+OTHERS = {
+    "qdisk": ("/local/domain/0/backend/qdisk/5/51728", "served by qdisk instead of blkback"),
+    "driver domain": ("/local/domain/3/backend/vbd/5/51728", "served by the domain 3 instead of blkback"),
+}
+
+
+@pytest.fixture(name="served", params=OTHERS)
+def fixture_served(host, request):
+    """The error for a disk xvdb that the guest has from another backend."""
+    backend, error = OTHERS[request.param]
+    store = host._shared[Store]
+    store.write("/libxl/5/device/vbd/51728/backend", backend)
+    store.write(f"{backend}/state", "4")
+    return f"has a disk xvdb, {error}"
+
+
+def vbd_item(host, **options):
+    params = {key: option.get("default") for key, option in ARGUMENTS.items()}
+    params.update(domain="web", vdev="xvdb", toolstack="xenstore", **options)
+    item = VbdItem(params, host)
+    item.check()
+    return item
+
+
+@pytest.mark.parametrize("options", [{"state": "detached"}, {"source": {"file": "/srv/a"}}])
+def test_xen_vbd_does_not_take_a_disk_of_another_backend_for_none(host, served, options):
+    item = vbd_item(host, **options)
+    with pytest.raises(DeviceBusy, match=served):
+        item.plan()
+
+
+@pytest.mark.parametrize("present", [False, True])
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_libvirt_disk_does_not_take_a_disk_of_another_backend_for_none(host, served, present, is_listed):
+    request = LibvirtRequest("xen:///", "web", "xvdb", spec.parse("file:/srv/a"), live=True, present=present)
+    listed = "<devices><disk type='file'><target dev='xvdb'/></disk></devices>" if is_listed else ""
+    live = f"<domain type='xen'><name>web</name><uuid>{UUID}</uuid>{listed}</domain>"
+    disk = RunningDisk(host, request, Definition("web", UUID, None, live))
+    with pytest.raises(DeviceBusy, match=served):
+        disk.plan(None, None)
+
+
+@pytest.mark.parametrize("present", [False, True])
+def test_xl_disk_does_not_take_a_disk_of_another_backend_for_none(host, served, present):
+    store = host._shared[Store]
+    request = XlRequest(None, "web", "xvdb", spec.parse("file:/srv/a"), present=present)
+    disk = XlRunningDisk(host, request, Guest(5, UUID, "web"), store)
+    with pytest.raises(DeviceBusy, match=served):
+        disk.look()
+
+
+def test_nodes_of_libxl_without_a_disk_hinder_nobody(host):
+    host._shared[Store].write("/libxl/5/device/vbd/51728/backend", "/local/domain/0/backend/vbd/5/51728")
+    assert not vbd_item(host, state="detached").plan().changed
 
 
 def break_all(monkeypatch):
@@ -63,10 +126,7 @@ def fixture_diskseq():
 
 
 def test_the_plan_of_xen_vbd_refuses_a_broken_source(host, diskseq, monkeypatch):
-    params = {key: option.get("default") for key, option in ARGUMENTS.items()}
-    params.update(domain="web", vdev="xvdb", source={"diskseq": diskseq}, toolstack="xenstore")
-    item = VbdItem(params, host)
-    item.check()
+    item = vbd_item(host, source={"diskseq": diskseq})
     assert item.plan().changed
     break_all(monkeypatch)
     with pytest.raises(KernelError, match="disk: store has overflowed"):
@@ -75,7 +135,7 @@ def test_the_plan_of_xen_vbd_refuses_a_broken_source(host, diskseq, monkeypatch)
 
 def test_the_plan_for_a_running_domain_of_libvirt_refuses_a_broken_source(host, diskseq, monkeypatch):
     source = spec.parse({"diskseq": diskseq})
-    request = DiskRequest("xen:///", "web", "xvdb", source, live=True)
+    request = LibvirtRequest("xen:///", "web", "xvdb", source, live=True)
     definition = Definition("web", UUID, None, f"<domain><name>web</name><uuid>{UUID}</uuid></domain>")
     disk = RunningDisk(host, request, definition)
     below = host.enter_context(lookup.find(source, host))

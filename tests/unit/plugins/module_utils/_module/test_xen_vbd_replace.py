@@ -14,6 +14,7 @@ import signal
 import time
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import XenStoreError
 from ansible_collections.racefree.block.plugins.module_utils._xen import blkback
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore import session
@@ -179,6 +180,23 @@ def test_what_holds_when_the_old_one_cannot_be_attached_again_either(host):
     assert host.replace(new)["changed"] and host.backend.has(XVDB) == new
 
 
+def test_the_old_disk_is_attached_again_when_its_nodes_could_not_be_removed(host, monkeypatch):
+    old, new = host.image("old"), host.image("new")
+    first = host.vbd(old)
+    right, failures = blkback._Detach.remove_in, [XenStoreError("a quota of xenstored is reached")]
+
+    def remove_in(job, tx):
+        if failures:
+            raise failures.pop()
+        right(job, tx)
+
+    monkeypatch.setattr(blkback._Detach, "remove_in", remove_in)
+    result = host.replace(new)
+    assert result["failed"] and not result["changed"] and "a quota of xenstored" in result["msg"]
+    assert f"The guest has its old disk ({first['device']['path']}" in result["error"]["hint"]
+    assert host.backend.opened == [old, old] and host.bound() == [old]
+
+
 def test_one_failure_of_many_puts_the_others_back(host):
     olds = {vdev: host.image(f"old-{vdev}") for vdev in ("xvdb", "xvdc")}
     news = {vdev: host.image(f"new-{vdev}") for vdev in olds}
@@ -242,7 +260,7 @@ def test_a_disk_that_qemu_serves(host):
     host.store.write("/libxl/5/device/vbd/5632/backend", "/local/domain/0/backend/qdisk/5/5632")
     for options in ({}, {"replace": True}, {"check": True}):
         result = host.vbd(host.image("new"), "hdc", **options)
-        assert "hdc already, served by qdisk instead of blkback" in result["msg"]
+        assert "hdc, served by qdisk instead of blkback" in result["msg"]
         assert "xl cd-insert" in result["error"]["hint"]
 
 

@@ -240,6 +240,44 @@ def test_a_bad_value_is_named(value, option):
     )
 
 
+KEY = "0123456789abcdef" * 4
+LINE = f"0 8 crypt aes-xts-plain64 {KEY} 0 /dev/a 0"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [LINE],
+        [[LINE]],
+        LINE,
+        KEY,
+        "[" + repr(LINE) + "]",
+        {"Table": [LINE], "name": "a"},
+        {"tables": LINE},
+        {"path": "/dev/a", "file": "/srv/a", "kEy": KEY},
+        {"path": {"table": LINE}},
+        {"path": [LINE], "file": "/srv/a"},
+        {"table": [LINE], "path": "/dev/a"},
+        {"table": [LINE], "Name": KEY},
+    ],
+)
+def test_no_key_is_shown(value):
+    with pytest.raises(InvalidValue, match="(not shown)") as caught:
+        spec.parse(value, option="x")
+    assert KEY not in str(caught.value) and "aes-xts" not in str(caught.value)
+
+
+def test_harmless_values_are_shown():
+    for value, shown in (
+        ("images/guests/web1.example.org/disk-0.raw", "x images/guests/web1.example.org/disk-0.raw: must"),
+        ({"path": "/dev/a", "file": "/srv/a"}, '{"path": "/dev/a", "file": "/srv/a"}'),
+        ({"path": "/dev/a", "file": "/srv/a", "a": 1}, '"a": "(not shown)"'),
+    ):
+        with pytest.raises(InvalidValue) as caught:
+            spec.parse(value, option="x")
+        assert shown in str(caught.value)
+
+
 def test_a_huge_number():
     """Python itself would refuse to convert it."""
     for text in ("9" * 5000 + ":1", "1:" + "9" * 5000, "diskseq:" + "9" * 5000):

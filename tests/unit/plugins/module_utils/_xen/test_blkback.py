@@ -12,6 +12,7 @@ device is a real loop device.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -268,6 +269,35 @@ def test_the_rollback_leaves_another_disk_unchanged(store, daemon, device, sysfs
     assert vbd_read.read_vbd(store, 5, 51712).diskseq == 1
 
 
+QDISK = "/local/domain/0/backend/qdisk/5/51712"
+
+
+def qdisk_instead(store, key):
+    """Somebody detached the disk, and attached one of QEMU in its place."""
+    for path in (key.backend, key.frontend, key.libxl):
+        store.remove(path)
+    for path in (f"{key.libxl}/backend", f"{key.frontend}/backend"):
+        store.write(path, QDISK)
+
+
+def test_the_rollback_leaves_a_disk_of_another_backend(store, daemon, device, sysfs):
+    backend = Backend(daemon, Key(5, 51712), qdisk_instead)
+    backend.start()
+    (outcome,) = blkback.attach(store, [request(device)], 10)
+    backend.join()
+    assert "nodes were removed" in str(outcome.error)
+    for path in ("/libxl/5/device/vbd/51712", "/local/domain/5/device/vbd/51712"):
+        assert store.read(f"{path}/backend") == QDISK
+
+
+def test_detaching_leaves_a_disk_of_another_backend(store, vbd):
+    qdisk_instead(store, vbd.key)
+    shutil.rmtree(vbd.key.sysfs)
+    (outcome,) = blkback.detach(store, [Detachment(vbd)], 1)
+    assert outcome.error is None and not outcome.changed
+    assert store.read(f"{vbd.key.libxl}/backend") == store.read(f"{vbd.key.frontend}/backend") == QDISK
+
+
 def test_the_wrong_number_is_an_error(store, daemon, device, sysfs):
     def act(store, key):
         opens("7:fff")(store, key)
@@ -438,6 +468,62 @@ def test_a_guest_that_does_not_answer(store, vbd):
     ) and "(backend state 5, the guest's own state 1)" in str(outcome.error)
     assert time.monotonic() - began < 2
     assert vbd_read.read_vbd(store, *vbd.key).state == 5
+
+
+def after_the_withdrawal(monkeypatch, act):
+    """``act()`` is called when a request to release a disk was withdrawn."""
+    right = blkback._Detach._is_answered
+
+    def is_answered(job, store, limit):
+        act()
+        return right(job, store, limit)
+
+    monkeypatch.setattr(blkback._Detach, "_is_answered", is_answered)
+
+
+def test_a_request_is_withdrawn(store, vbd):
+    before = everything(store)
+    (outcome,) = blkback.ask(store, [Detachment(vbd, GUEST)], 0.3)
+    assert isinstance(outcome.error, DeadlineExceeded) and not outcome.changed
+    assert everything(store) == before
+
+
+def test_a_request_is_withdrawn_from_a_disk_without_the_node_online(store, vbd):
+    store.remove(f"{vbd.key.backend}/online")
+    before = everything(store)
+    (outcome,) = blkback.ask(store, [Detachment(vbd, GUEST)], 0.3)
+    assert isinstance(outcome.error, DeadlineExceeded) and everything(store) == before
+
+
+def test_a_guest_that_answers_when_the_request_was_withdrawn_is_asked_again(store, vbd, monkeypatch):
+    after_the_withdrawal(monkeypatch, lambda: store.write(f"{vbd.key.frontend}/state", "5"))
+    (outcome,) = blkback.ask(store, [Detachment(vbd, GUEST)], 0.3)
+    assert outcome.changed and "has begun to release" in outcome.error.hint
+    assert store.read(f"{vbd.key.backend}/online") == "0"
+
+
+def test_a_guest_that_is_destroyed_when_the_request_was_withdrawn_leaves_no_nodes(store, vbd, monkeypatch):
+    def destroy():
+        for path in ("/local/domain/5", "/libxl/5", "/local/domain/0/backend/vbd/5"):
+            store.remove(path)
+
+    after_the_withdrawal(monkeypatch, destroy)
+    (outcome,) = blkback.ask(store, [Detachment(vbd, GUEST)], 0.3)
+    assert outcome.error is None and not store.list("/local/domain/0/backend/vbd")
+
+
+def test_another_disk_is_not_changed_by_a_withdrawal(store, vbd, monkeypatch):
+    """Somebody attached another one, which is being detached too."""
+    right = blkback._Detach._withdraw_in
+
+    def withdraw_in(job, tx):
+        store.write(f"{vbd.key.backend}/physical-device", "fd:9")
+        return right(job, tx)
+
+    monkeypatch.setattr(blkback._Detach, "_withdraw_in", withdraw_in)
+    (outcome,) = blkback.ask(store, [Detachment(vbd, GUEST)], 0.3)
+    assert "it is left unchanged" in outcome.error.hint
+    assert store.read(f"{vbd.key.backend}/online") == "0"
 
 
 def test_the_guests_error_message_is_sanitised(store, vbd):

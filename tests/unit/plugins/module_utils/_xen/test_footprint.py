@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 S = 512
 DISK = (8, 0)
 OTHER = (8, 16)
+POOL = (253, 7)
 
 
 def ask(tables=None, loops=None, partitions=None, members=None):
@@ -86,10 +87,17 @@ def test_a_part_of_a_partition():
         ([(0, 100, "snapshot-origin", "8:0")], [disk(DISK, 0, 100 * S)]),
         ([(0, 100, "snapshot-merge", "8:0 8:16 P 8")], [disk(DISK, 0, None), disk(OTHER, 0, None)]),
         ([(0, 100, "striped", "2 64 8:0 0 8:16 0")], [disk(DISK, 0, None), disk(OTHER, 0, None)]),
-        ([(0, 100, "thin", "253:7 3")], [Extent(("thin", 253, 7, 3), 0, 100 * S, True)]),
+        (
+            [(0, 100, "thin", "253:7 3")],
+            [Extent(("disk", *POOL), 0, None, True, (POOL,)), Extent(("thin", 253, 7, 3), 0, 100 * S, True)],
+        ),
         (
             [(0, 100, "thin", "253:7 3 8:0")],
-            [disk(DISK, 0, None, False), Extent(("thin", 253, 7, 3), 0, 100 * S, True)],
+            [
+                disk(DISK, 0, None, False),
+                Extent(("disk", *POOL), 0, None, True, (POOL,)),
+                Extent(("thin", 253, 7, 3), 0, 100 * S, True),
+            ],
         ),
         (
             [(0, 100, "raid", "raid1 3 0 region_size 1024 2 - 8:0 - 8:16")],
@@ -165,6 +173,60 @@ def test_snapshots_of_one_origin_do_not_conflict_but_a_writer_of_the_origin_does
     assert conflict(one, two) is None
     assert conflict(one, foot((7, 0), ask(tables, loops)))
     assert conflict(one, foot((7, 0), ask(tables, loops), writes=False)) is None
+
+
+METADATA, DATA, ORIGIN = (7, 1), (7, 2), (8, 32)
+ONE, TWO, SNAPSHOT, UPPER_POOL, UPPER, OTHER_UPPER, ENCRYPTED = ((253, number) for number in range(10, 17))
+
+
+@pytest.fixture(name="pool")
+def fixture_pool():
+    """
+    A pool with its metadata and data in files, and volumes of it. One of them is the data device of another
+    pool.
+    """
+    tables = {
+        POOL: [(0, 1000, "thin-pool", "7:1 7:2 128 0 1 skip_block_zeroing")],
+        ONE: [(0, 100, "thin", "253:7 1")],
+        TWO: [(0, 100, "thin", "253:7 2")],
+        SNAPSHOT: [(0, 100, "thin", "253:7 3 8:32")],
+        UPPER_POOL: [(0, 100, "thin-pool", "8:0 253:11 128 0")],
+        UPPER: [(0, 50, "thin", "253:13 1")],
+        OTHER_UPPER: [(0, 50, "thin", "253:13 2")],
+        ENCRYPTED: [(0, 90, "crypt", "aes-xts-plain64 :64:logon:k 0 253:10 0")],
+    }
+    return ask(tables, loops={METADATA: (1, 21, 0, 0), DATA: (1, 22, 0, 0)})
+
+
+def test_volumes_of_one_pool_do_not_conflict(pool):
+    feet = [foot(number, pool) for number in (ONE, TWO, SNAPSHOT)]
+    for one in feet:
+        assert [conflict(one, other) is not None for other in feet] == [one is other for other in feet]
+
+
+@pytest.mark.parametrize("volume", [ONE, SNAPSHOT, ENCRYPTED, UPPER])
+@pytest.mark.parametrize("part", [POOL, METADATA, DATA])
+def test_a_volume_conflicts_with_its_pool_and_what_is_below(pool, volume, part):
+    for writes in (True, False):
+        feet = foot(volume, pool, writes), foot(part, pool, not writes)
+        assert conflict(*feet) and conflict(*reversed(feet))
+    assert conflict(foot(volume, pool, False), foot(part, pool, False)) is None
+    assert conflict(foot(volume, pool), foot(ORIGIN, pool, False)) is None
+
+
+def test_a_part_of_the_data_device_conflicts_with_a_volume(pool):
+    tables = {(253, 40): [(0, 8, "linear", "7:2 64")]}
+    questions = pool._replace(table_of=lambda *number: tables.get(number) or pool.table_of(*number))
+    assert conflict(foot((253, 40), questions), foot(ONE, questions))
+
+
+def test_a_pool_on_a_volume_of_another_pool(pool):
+    upper, other = foot(UPPER, pool), foot(OTHER_UPPER, pool)
+    assert conflict(upper, other) is None
+    # A neighbour of the data device is none of its own.
+    assert conflict(upper, foot(ONE, pool)) is None
+    for part in (UPPER_POOL, TWO, DISK):
+        assert conflict(upper, foot(part, pool))
 
 
 def test_the_same_file_through_two_loop_devices():

@@ -12,7 +12,12 @@ from __future__ import annotations
 import types
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded, GuestError
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    DeadlineExceeded,
+    DeviceBusy,
+    GuestError,
+    WrongDevice,
+)
 from ansible_collections.racefree.block.plugins.module_utils._source import spec
 from ansible_collections.racefree.block.plugins.module_utils._xen import blkback, guest, vbd_read
 from ansible_collections.racefree.block.plugins.module_utils._xen.replacing import OldDisk
@@ -30,26 +35,44 @@ SAYS = DiskText("xvdb", "recipe:web1-xvdb", "r", script="block-racefree")
 
 
 class Scene:
-    """The ``steps`` that were taken; what fails is in ``fails``."""
+    """
+    The ``steps`` that were taken; what fails is in ``fails``. ``has``: the guest's disk now, ``gets``: that
+    after the next attach.
+    """
 
     def __init__(self, monkeypatch):
-        self.steps, self.fails = [], []
+        self.steps, self.fails, self.has, self.gets = [], [], None, None
+        self.detach_fails = []
         monkeypatch.setattr(xl_command, "attach", self.attach)
-        monkeypatch.setattr(xl_command, "detach", lambda *words: self.steps.append("detach"))
+        monkeypatch.setattr(xl_command, "detach", self.detach)
         monkeypatch.setattr(blkback, "ask", self.ask)
         monkeypatch.setattr(blkback, "wait_released", lambda *words: None)
-        monkeypatch.setattr(vbd_read, "read_vbd", lambda *words: None)
+        monkeypatch.setattr(blkback, "detach", self.force)
+        monkeypatch.setattr(vbd_read, "read_vbd", lambda *words: self.has)
         monkeypatch.setattr(live_disk._guest, "lives", lambda *words: True)
         monkeypatch.setattr(LiveDisk, "_prove", lambda disk: self.steps.append("prove"))
 
     def attach(self, domid, text, device, seconds):
         self.steps.append(text.partition("access=")[2])
+        self.has = self.gets
         if self.fails:
             raise self.fails.pop(0)
 
     def ask(self, store, detachments, seconds):
         self.steps.append("ask")
         error = DeadlineExceeded("the guest", 1) if "ask" in self.fails else None
+        return [blkback.Outcome(detachments[0], None, error)]
+
+    def detach(self, *words):
+        self.steps.append("detach")
+        if self.detach_fails:
+            raise self.detach_fails.pop(0)
+        self.has = None
+
+    def force(self, store, detachments, seconds, force=False):
+        self.steps.append(("forced" if force else "cleared", detachments[0].vbd.params))
+        self.has = None
+        error = DeadlineExceeded("blkback", 1) if "force" in self.fails else None
         return [blkback.Outcome(detachments[0], None, error)]
 
     def disk(self, source="file:/srv/a", had=VBD):
@@ -125,7 +148,7 @@ def test_another_xl_has_detached_the_disk_meanwhile(scene, monkeypatch, is_left)
         raise GuestError("xl block-detach failed: Device 51728 not connected.")
 
     monkeypatch.setattr(xl_command, "detach", detach)
-    monkeypatch.setattr(vbd_read, "read_vbd", lambda *words: VBD if is_left else None)
+    scene.has = VBD if is_left else None
     disk = scene.disk()
     if is_left:
         with pytest.raises(GuestError, match="not connected"):
@@ -146,6 +169,45 @@ def test_the_old_disk_comes_back(scene):
     assert scene.steps == ["ask", "detach", NEW, OLD] and disk.again and disk.remains() == []
 
 
+@pytest.mark.parametrize(
+    "error", [GuestError("xl block-detach failed"), DeadlineExceeded("xl block-detach", 75)]
+)
+def test_the_old_disk_comes_back_when_xl_cannot_detach_it(scene, error):
+    """The guest has released it before, and its nodes are left."""
+    scene.detach_fails, scene.has, scene.gets = [error], VBD._replace(state=6), VBD
+    disk = scene.disk()
+    with pytest.raises(type(error), match="xl block-detach"):
+        disk.change()
+    disk.undo()
+    assert scene.steps == ["ask", "detach", ("cleared", VBD.params), OLD]
+    assert disk.again and disk.remains() == []
+
+
+def test_the_old_disk_comes_back_when_xl_cannot_detach_the_new_one(scene, monkeypatch):
+    def prove(disk):
+        raise WrongDevice("the guest has another disk there")
+
+    monkeypatch.setattr(LiveDisk, "_prove", prove)
+    scene.gets = VBD
+    disk = scene.disk()
+    with pytest.raises(WrongDevice):
+        disk.change()
+    scene.detach_fails = [GuestError("xl block-detach failed")]
+    disk.undo()
+    assert scene.steps == ["ask", "detach", NEW, "ask", "detach", ("cleared", VBD.params), OLD]
+    assert disk.again
+
+
+def test_a_disk_that_is_only_detached_is_not_attached_again(scene):
+    scene.detach_fails, scene.has = [GuestError("xl block-detach failed")], VBD._replace(state=6)
+    disk = scene.disk(source=None)
+    with pytest.raises(GuestError):
+        disk.change()
+    disk.undo()
+    assert scene.steps == ["ask", "detach"]
+    assert disk.remains() == ["the guest has released xvdb (state 6)"]
+
+
 def test_the_old_disk_cannot_come_back(scene):
     scene.fails = [GuestError("no"), GuestError("not even the old one")]
     disk = scene.disk()
@@ -154,3 +216,74 @@ def test_the_old_disk_cannot_come_back(scene):
     with pytest.raises(GuestError, match="no disk xvdb now: its old disk .* not even the old one"):
         disk.undo()
     assert disk.remains() == ["the guest has no disk xvdb now"]
+
+
+OTHER = VBD._replace(params="/dev/vg/other", number=(253, 9), diskseq=77, script="/etc/xen/scripts/block")
+
+
+def test_a_disk_of_somebody_else_stays_when_xl_fails(scene):
+    """xl says that there is a disk already: somebody was faster."""
+    scene.fails, scene.gets = [GuestError("xl block-attach failed: it exists")], OTHER
+    disk = scene.disk(had=None)
+    with pytest.raises(GuestError, match="it exists") as caught:
+        disk.change()
+    disk.undo()
+    assert scene.steps == [NEW]
+    assert "another disk there now, which stays: /dev/vg/other, 253:9 (diskseq 77)" in caught.value.hint
+
+
+def test_what_a_failed_xl_has_left_is_removed(scene):
+    scene.fails, scene.gets = [GuestError("xl block-attach failed")], VBD._replace(number=None, diskseq=None)
+    disk = scene.disk(had=None)
+    with pytest.raises(GuestError):
+        disk.change()
+    assert scene.steps == [NEW, ("forced", "recipe:web1-xvdb")]
+
+
+def test_what_a_failed_xl_has_left_stays(scene):
+    scene.fails, scene.gets = [GuestError("xl block-attach failed"), "force"], VBD
+    disk = scene.disk(had=None)
+    with pytest.raises(GuestError) as caught:
+        disk.change()
+    assert "Whether xvdb of guest web1 (domain 5) was rolled back is not known" in caught.value.hint
+
+
+def test_a_disk_of_somebody_else_that_is_there_before_xl_is_started(scene):
+    scene.has = OTHER
+    with pytest.raises(DeviceBusy, match="meanwhile: /dev/vg/other, 253:9 .* left unchanged"):
+        scene.disk(had=None).change()
+    assert scene.steps == []
+
+
+@pytest.mark.parametrize("other", [OTHER, OTHER._replace(params=VBD.params, script=SCRIPT)])
+def test_the_undo_leaves_a_disk_of_somebody_else(scene, monkeypatch, other):
+    """Somebody detached the new disk, and attached another."""
+    scene.gets = VBD
+    disk = scene.disk(had=None)
+    disk.change()
+    disk._new = scene.has
+    scene.has, asked = other, []
+
+    def ask(store, detachments, seconds):
+        asked.append((detachments[0].vbd.number, detachments[0].vbd.diskseq))
+        return [blkback.Outcome(detachments[0], None, WrongDevice("is now another"))]
+
+    monkeypatch.setattr(blkback, "ask", ask)
+    with pytest.raises(WrongDevice):
+        disk.undo()
+    # That is what the real one compares in its transaction.
+    assert asked == [(VBD.number, VBD.diskseq)] and scene.steps == [NEW, "prove"]
+
+
+def test_the_undo_leaves_a_disk_that_was_never_the_right_one(scene, monkeypatch):
+    scene.gets = OTHER
+
+    def prove(disk):
+        raise WrongDevice("the guest has another disk there")
+
+    monkeypatch.setattr(LiveDisk, "_prove", prove)
+    disk = scene.disk(had=None)
+    with pytest.raises(WrongDevice):
+        disk.change()
+    disk.undo()
+    assert scene.steps == [NEW]

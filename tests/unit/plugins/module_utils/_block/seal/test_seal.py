@@ -24,6 +24,7 @@ from ansible_collections.racefree.block.plugins.module_utils._block.seal import 
     keeping,
     place,
     program,
+    reason_text,
     reasons,
     uevent,
 )
@@ -138,14 +139,14 @@ def test_reasons_are_recorded(tmp_path, monkeypatch):
     directory = tmp_path / "seals"
     monkeypatch.setattr(reasons, "DIRECTORY", str(directory))
     assert reasons.recorded() == []
-    reasons.keep((253, 4), 42, {reasons.OWN})
+    reasons.keep((253, 4), 42, {reason_text.OWN})
     assert not directory.exists()
-    reasons.keep((253, 4), 42, {reasons.OWN, reasons.of_vbd(5, 51712)})
+    reasons.keep((253, 4), 42, {reason_text.OWN, reason_text.of_vbd(5, 51712)})
     (file,) = directory.iterdir()
     assert file.read_text().splitlines() == ["own", "vbd 5 51712"]
     assert reasons.recorded() == [((253, 4), 42)]
     (directory / "something else").write_text("")
-    for left in ({reasons.OWN}, ()):
+    for left in ({reason_text.OWN}, ()):
         reasons.keep((253, 4), 42, left)
         reasons.keep((253, 4), 42, left)
         assert reasons.recorded() == []
@@ -155,19 +156,19 @@ def test_a_reason_that_cannot_be_recorded_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(reasons, "DIRECTORY", str(tmp_path / "file"))
     (tmp_path / "file").write_text("")
     with pytest.raises(KernelError, match="record why the device is sealed"):
-        reasons.keep((253, 4), 42, {reasons.of_vbd(5, 51712)})
-    reasons.keep((253, 4), 42, {reasons.OWN})
+        reasons.keep((253, 4), 42, {reason_text.of_vbd(5, 51712)})
+    reasons.keep((253, 4), 42, {reason_text.OWN})
 
 
 def test_reasons_end(monkeypatch):
     """blkback has no disk open here, and no device stands on a loop device that does not exist."""
-    monkeypatch.setattr(reasons, "of", lambda maps, number, diskseq: frozenset([reasons.OWN]))
+    monkeypatch.setattr(reasons, "of", lambda maps, number, diskseq: frozenset([reason_text.OWN]))
     for reason, has_ended in (
-        (reasons.OWN, False),
+        (reason_text.OWN, False),
         ("of a newer version", False),
-        (reasons.of_vbd(5, 51712), True),
-        (reasons.of_upper((253, 4), 42, "vbd 5 51712"), True),
-        (reasons.of_upper((7, 1048000), 42, reasons.OWN), True),
+        (reason_text.of_vbd(5, 51712), True),
+        (reason_text.of_upper((253, 4), 42, "vbd 5 51712"), True),
+        (reason_text.of_upper((7, 1048000), 42, reason_text.OWN), True),
     ):
         assert reasons.has_ended(None, reason, (7, 3)) == has_ended
 
