@@ -51,9 +51,16 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 from ansible_collections.racefree.block.plugins.module_utils._block import backing as _backing
 from ansible_collections.racefree.block.plugins.module_utils._block import bind
 from ansible_collections.racefree.block.plugins.module_utils._dm import (
+    codec,
+    kernel_log,
+    load,
+    mapped,
+    names,
+    udev,
+)
+from ansible_collections.racefree.block.plugins.module_utils._dm import (
     control as _control,
 )
-from ansible_collections.racefree.block.plugins.module_utils._dm import kernel_log, load, mapped, names, udev
 from ansible_collections.racefree.block.plugins.module_utils._dm_table.grammar import kernels, stops
 from ansible_collections.racefree.block.plugins.module_utils._source import resources
 from ansible_collections.racefree.block.plugins.module_utils._source import slots as _slots
@@ -277,7 +284,7 @@ class Kernel:
                 phase, error.errno_name, kernel_log.find_reason(self.log.lines(), self.number), None
             )
         return Verdict(
-            None, None, None, [mapped.line_text(line) for line in self.control.table(self.address)[1]]
+            None, None, None, [codec.line_text(line) for line in self.control.table(self.address)[1]]
         )
 
     def _remove(self):

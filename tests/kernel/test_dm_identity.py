@@ -195,6 +195,23 @@ def test_a_failed_load_rolls_back_no_other_device(name, control, other, before):
         assert nothing_private(control)
 
 
+@pytest.mark.parametrize("what", ["dropped", "replaced"])
+def test_another_program_changes_the_table_of_a_device_that_is_being_made(name, control, other, before, what):
+    """Right before the resume, which succeeds then: the device is not said to be made, and is removed."""
+
+    def act():
+        if what == "dropped":
+            other.control.clear(by_name(name))
+        else:
+            other.control.load(by_name(name), THEIRS)
+
+    before("resume", act)
+    with pytest.raises(DeviceBusy, match=f"another program {what} its table before it was live"):
+        mapped.make(control, name, f"OWN-{name}", load.Table(ZERO), 0)
+    wait_until(lambda: ours(control, name) is None)
+    assert nothing_private(control)
+
+
 @pytest.mark.parametrize("own_uuid", ["", "OWN"])
 @pytest.mark.parametrize("step", ["status", "rename", "remove"])
 def test_a_device_without_a_table_that_became_another_stays(name, control, other, before, step, own_uuid):

@@ -86,6 +86,12 @@ class NameEntry(Record):
     uuid: bytes | None
 
 
+def line_text(line: TargetLine) -> str:
+    """A table line from the kernel's answer, in the format of dmsetup."""
+    text = f"{line.start} {line.length} {line.type.decode('ascii', 'replace')}"
+    return f"{text} {line.params.decode('utf-8', 'surrogateescape')}" if line.params else text
+
+
 def encode_dev(major: int, minor: int) -> int:
     """Encode a device number like the kernel's huge_encode_dev (include/linux/kdev_t.h)."""
     return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)

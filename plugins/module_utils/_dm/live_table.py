@@ -12,9 +12,8 @@ from __future__ import annotations
 
 from .. import _dm_table
 from .._base.errors import TableError
+from . import codec, load
 from . import control as _control
-from . import load
-from . import mapped as _mapped
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -38,6 +37,6 @@ def live_table(control: _control.Control, device: Device) -> _dm_table.Table | N
     """
     lines = control.table(_control.by_device(device), secure=True)[1]
     try:
-        return _dm_table.parse_table([_mapped.line_text(line) for line in lines]) if lines else None
+        return _dm_table.parse_table([codec.line_text(line) for line in lines]) if lines else None
     except TableError:
         return None

@@ -21,15 +21,14 @@ from .._base import gone
 from .._base.errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 from .._block import device as _device
 from .._block import sysfs
+from . import codec, lifetime, recognize
 from . import control as _control
-from . import lifetime
 from . import names as _names
 from .load import load_new
 from .names import new_uuid
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
-    from .codec import TargetLine
     from .load import Table
 
 
@@ -73,6 +72,7 @@ def make(
         control.remove(_control.by_device(device), deferred=True)
         _name(control, device, private, name, uuid)
         control.resume(_control.by_device(device), event_nr=event_nr)
+        _see_table(control, device, table)
         if persist:
             lifetime.set_persist(control, device, True)
     except BaseException as error:
@@ -117,6 +117,21 @@ def _name(
             f"it was renamed to {status.name} (uuid {status.uuid or 'none'}) while it was being made",
             device=name,
         )
+
+
+def _see_table(control: _control.Control, device: _device.Device, table: Table) -> None:
+    """
+    Raise DeviceBusy unless the Table is live in a held device that has just been resumed. Until then, every
+    program can drop or replace a table that was loaded.
+    """
+    status, lines = control.table(_control.by_device(device), secure=True)
+    if recognize.is_table(lines, table.targets) and status.read_only == table.read_only:
+        return
+    raise DeviceBusy(
+        f"another program {'replaced' if lines else 'dropped'} its table before it was live",
+        device=status.name,
+        hint="Find out what else changes mapped devices on this host, then try again",
+    )
 
 
 def _roll_back(control: _control.Control, device: _device.Device | None, private: _control.Address) -> None:
@@ -224,7 +239,7 @@ def describe(control: _control.Control, mapped: Mapped) -> str:
         parts.append(
             "table "
             + (
-                "; ".join(_dm_table.hide_in_line(line_text(line)) for line in targets[:_LINES_SHOWN])
+                "; ".join(_dm_table.hide_in_line(codec.line_text(line)) for line in targets[:_LINES_SHOWN])
                 or "(none)"
             )
         )
@@ -233,12 +248,6 @@ def describe(control: _control.Control, mapped: Mapped) -> str:
     except BlockError:
         pass
     return ", ".join(parts)
-
-
-def line_text(line: TargetLine) -> str:
-    """A table line from the kernel's answer, in the format of dmsetup."""
-    text = f"{line.start} {line.length} {line.type.decode('ascii', 'replace')}"
-    return f"{text} {line.params.decode('utf-8', 'surrogateescape')}" if line.params else text
 
 
 def rename(control: _control.Control, device: _device.Device, new_name: str, event_nr: int) -> bool:

@@ -16,7 +16,6 @@ from __future__ import annotations
 from .. import _dm_table
 from .._base.errors import TableError
 from . import codec
-from . import mapped as _mapped
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -60,6 +59,6 @@ def is_table(lines: Sequence[codec.TargetLine], targets: Targets) -> bool:
 def _parsed(targets: Targets) -> _dm_table.Table | None:
     """The parsed table; None if it cannot be parsed."""
     try:
-        return _dm_table.parse_table([_mapped.line_text(codec.TargetLine(*target)) for target in targets])
+        return _dm_table.parse_table([codec.line_text(codec.TargetLine(*target)) for target in targets])
     except TableError:
         return None

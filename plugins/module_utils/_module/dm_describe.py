@@ -16,9 +16,8 @@ from typing import Any
 
 from .._base import gone
 from .._block.device import Device
+from .._dm import codec, live_table
 from .._dm import control as _control
-from .._dm import live_table
-from .._dm import mapped as _mapped
 from .._dm.control import MappedStatus
 from .._source.resources import Resources
 from . import sealing
@@ -62,9 +61,7 @@ def describe(resources: Resources, device: Device) -> dict[str, Any]:
         persist=not status.deferred_remove,
         sealed=sealing.described(device) is not None,
         open_count=status.open_count - 1,
-        status=[
-            _mapped.line_text(line) for line in resources.dm.target_status(_control.by_device(device))[1]
-        ],
+        status=[codec.line_text(line) for line in resources.dm.target_status(_control.by_device(device))[1]],
     )
 
 
