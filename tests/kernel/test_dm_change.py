@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeadlineExceeded, KernelError
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
 from ansible_collections.racefree.block.plugins.module_utils._dm import suspended as _suspended
 from conftest import (
@@ -329,6 +331,99 @@ def test_another_program_drops_or_replaces_the_new_table(name, cleanup, monkeypa
     else:
         assert after["table"] == ["0 24 zero"] and result["changed"] is True
         assert "not rolled back" in str(result["warnings"]) and "another program" in str(result["warnings"])
+
+
+def test_a_path_fails_as_soon_as_the_device_is_live(image, name, cleanup, monkeypatch):
+    """Then the kernel shows another path group as the first one. It is still the table that was loaded."""
+    file = image("a.raw", 8 * MIB)
+    dead = f"{name}-dead"
+    for clean in ({"loop": file}, {"dm": dead}, {"dm": name}):
+        cleanup(**clean)
+    good = run_module("loop_device", backing_file=file)["device"]["path"]
+    run_module("dm_device", name=dead, table="0 8192 error")
+    paths = " ".join(f"round-robin 0 1 1 {path} 1" for path in (f"/dev/mapper/{dead}", good))
+    resume = _control.Control.resume
+
+    def resumed(self, address, *arguments, **options):
+        done = resume(self, address, *arguments, **options)
+        status = self.status(address)
+        if status.name == name:
+            # As udev's blkid does a little later.
+            path = f"/dev/dm-{status.minor}"
+            subprocess.run(["dd", f"if={path}", "of=/dev/null", "iflag=direct", "count=8"], check=True)
+        return done
+
+    monkeypatch.setattr(_control.Control, "resume", resumed)
+    for features in ("2 queue_mode bio", "3 queue_if_no_path queue_mode bio"):
+        table = f"0 8192 multipath {features} 0 2 1 {paths}"
+        device = run_module("dm_device", name=name, table=table)["device"]
+        assert " 2 2 round-robin" in device["table"][0]
+
+
+@pytest.mark.parametrize("call", ["suspend", "resume"])
+def test_udev_cookies_are_removed_while_the_device_is_suspended(name, cleanup, monkeypatch, call):
+    """With ``dmsetup udevcomplete_all``. A resume fails at that moment, or nothing does."""
+    cleanup(dm=name)
+    run_module("dm_device", name=name, table="0 8 zero")
+    suspend, resume = _suspended.suspend, _control.Control.resume
+    commands = [["dmsetup", "udevcomplete_all", "-y"]]
+
+    def suspended(*arguments):
+        suspend(*arguments)
+        subprocess.run(commands.pop(), check=True)
+
+    def resumed(*arguments, **options):
+        if commands:
+            subprocess.run(commands.pop(), check=True)
+            raise KernelError("it fails", errno=errno.EIO)
+        return resume(*arguments, **options)
+
+    if call == "suspend":
+        monkeypatch.setattr(_suspended, "suspend", suspended)
+        assert run_module("dm_device", name=name, table="0 16 zero")["changed"]
+    else:
+        monkeypatch.setattr(_control.Control, "resume", resumed)
+        with pytest.raises(Failed, match="The old table is live again"):
+            run_module("dm_device", name=name, table="0 16 zero")
+    device = run_module("device_info", path=f"/dev/mapper/{name}", features=False)["devices"][0]
+    assert not device["suspended"]
+    assert device["table"] == ["0 16 zero" if call == "suspend" else "0 8 zero"]
+
+
+@pytest.mark.parametrize("error", ["killed", "failed"])
+def test_the_inactive_table_cannot_be_looked_at(name, cleanup, control, monkeypatch, error):
+    """When a run is killed, or a suspend fails: the device is resumed all the same, with the old table."""
+    cleanup(dm=name)
+    run_module("dm_device", name=name, table="0 8 zero")
+    suspend, table = _suspended.suspend, _control.Control.table
+
+    def suspended(*arguments):
+        suspend(*arguments)
+        if error == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise KernelError("it fails", errno=errno.EIO)
+
+    def cannot_look(self, address, inactive=False, secure=False):
+        if inactive:
+            raise KernelError("cannot look", errno=errno.ENOMEM)
+        return table(self, address, inactive=inactive, secure=secure)
+
+    monkeypatch.setattr(_suspended, "suspend", suspended)
+    monkeypatch.setattr(_control.Control, "table", cannot_look)
+    child = os.fork()
+    if not child:
+        try:
+            run_module("dm_device", name=name, table="0 16 zero")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    monkeypatch.undo()
+
+    def is_as_before():
+        status, lines = control.table(_control.by_name(name))
+        return not status.suspended and not status.has_inactive_table and lines[0].length == 8
+
+    wait_until(is_as_before)
 
 
 @pytest.mark.parametrize(

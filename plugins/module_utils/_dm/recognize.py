@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 # Parameters of these targets change while they run: when disks are rebuilt or added, or a recalculation ends.
 _CHANGING = ("raid", "integrity")
+# So do these, when a path fails or is initialized (dm-mpath.c: multipath_status and setup_scsi_dh), or by a
+# message of multipathd.
+_CHANGING_OF_MULTIPATH = ("first_group", "handler", "queue_if_no_path")
 
 
 def targets_of(lines: Sequence[codec.TargetLine]) -> Targets:
@@ -53,7 +56,11 @@ def is_table(lines: Sequence[codec.TargetLine], targets: Targets) -> bool:
     if loaded is None or printed is None:
         # It is unknown how the kernel prints their parameters.
         return True
-    return all(row["target"] in _CHANGING for row in loaded.same_as(printed).differences)
+    return all(
+        row["target"] in _CHANGING
+        or (row["target"] == "multipath" and row["field"] in _CHANGING_OF_MULTIPATH)
+        for row in loaded.same_as(printed).differences
+    )
 
 
 def _parsed(targets: Targets) -> _dm_table.Table | None:

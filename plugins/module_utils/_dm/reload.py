@@ -71,8 +71,14 @@ def reload(
         old = saved_table(control, device, below)
         run = _Reload(control, device, table, old, [] if left is None else left)
         below.enter_context(standby(control, [device], run.keep_old))
-        run.load_and_suspend(how)
-        run.resume(cookie, flags, how)
+        # First, because nothing may fail while the device is suspended.
+        event_nr = cookie.next(flags)
+        try:
+            run.load_and_suspend(how)
+        except BaseException:
+            cookie.not_sent()
+            raise
+        run.resume(cookie, event_nr, flags, how)
 
 
 class _Reload:
@@ -101,7 +107,7 @@ class _Reload:
         that has the locks for longer than the child waits. A run sees that after its resume.
         """
         with _locked(self._before):
-            self._drop_new()
+            self._drop_new_surely()
             if not self._before.suspended:
                 # If another program has loaded a table meanwhile, that becomes live. Nothing else would end
                 # the suspension.
@@ -115,26 +121,42 @@ class _Reload:
         try:
             new.prove()
             suspended.suspend(control, self._device, how)
-        except BaseException:
-            self._drop_new()
-            if not self._before.suspended and control.status(address).suspended:
-                # The time limit expired just when the suspend succeeded.
-                control.resume(address)
+        except BaseException as error:
+            self._undo_load(error)
             raise
 
-    def resume(self, cookie: udev.Cookie, flags: int, how: suspended.Suspend) -> None:
+    def resume(self, cookie: udev.Cookie, event_nr: int, flags: int, how: suspended.Suspend) -> None:
         """Make the new table live, and see that it is. On an error, the old one is live again."""
-        event_nr = cookie.next(flags)
         try:
             resumed = self._control.resume(self._address, how.noflush, how.nolockfs, event_nr)
         except BaseException as error:
-            cookie.not_sent()
             self._put_back(flags, error)
+            cookie.not_sent()
             raise
         if not resumed.uevent_generated:
             # Another program has resumed it already.
             cookie.not_sent()
         self._see(cookie)
+
+    def _undo_load(self, error: BaseException) -> None:
+        """After the ``error``, drop the new table, and resume the device unless it was suspended."""
+        try:
+            self._drop_new_surely()
+            if not self._before.suspended and self._control.status(self._address).suspended:
+                # The time limit expired just when the suspend succeeded.
+                self._control.resume(self._address)
+        except BlockError as problem:
+            _add_hint(error, self._what_remains(problem))
+
+    def _drop_new_surely(self) -> None:
+        """
+        Like :meth:`_drop_new`. If it cannot be seen whose the inactive table is, it is dropped: the new one
+        may be over a wrong device, and must not become live.
+        """
+        try:
+            self._drop_new()
+        except BlockError:
+            self._control.clear(self._address)
 
     def _drop_new(self) -> None:
         """Drop the inactive table, unless another program has replaced it."""
@@ -144,7 +166,11 @@ class _Reload:
 
     def _see(self, cookie: udev.Cookie) -> None:
         """Raise DeviceBusy unless the new table is live. A device that was suspended is suspended then."""
-        status, lines = self._control.table(self._address, secure=True)
+        try:
+            status, lines = self._control.table(self._address, secure=True)
+        except BlockError:
+            self._left.append(f"the mapped device {self._before.name} may have the new table")
+            raise
         has_old = self._is_old(status, lines)
         if recognize.is_table(lines, self._new.targets) and (
             status.read_only == self._new.read_only or not has_old
@@ -180,8 +206,7 @@ class _Reload:
             told = self._what_remains(problem)
             if not isinstance(problem, BlockError):
                 raise
-        if isinstance(error, BlockError):
-            error.hint = told + (f". {error.hint}" if error.hint else "")
+        _add_hint(error, told)
 
     def _restore(self, flags: int) -> None:
         control, address, old = self._control, self._address, self._old
@@ -195,6 +220,10 @@ class _Reload:
                 # The new table was loaded with other devices and keys.
                 with keys.reachable(old.targets), sealed_let_in(old):
                     control.load(address, old.targets, old.read_only, secure=True)
+            else:
+                # If the kernel did not even begin, the new table is still loaded, and the next resume would
+                # make it live.
+                self._drop_new_surely()
             if is_replaced or not self._before.suspended:
                 resumed = control.resume(address, event_nr=cookie.next(flags))
                 if not resumed.uevent_generated:
@@ -221,6 +250,8 @@ class _Reload:
             return f"{why}The device may be suspended, and could not be looked at ({error})"
         has_old = self._is_old(status, lines)
         what = "the old" if has_old else "the new"
+        if not status.suspended and has_old and not self._before.suspended:
+            return f"{why}The device has the old table, and is not suspended"
         if not status.suspended:
             self._left.append(f"the mapped device {name} is not suspended and has {what} table")
             return f"{why}The device is not suspended, and has {what} table"
@@ -232,6 +263,11 @@ class _Reload:
             f"{said}Do not resume it as it is, because that would start the new table: "
             "give it the old table with racefree.block.dm_device"
         )
+
+
+def _add_hint(error: BaseException, told: str) -> None:
+    if isinstance(error, BlockError):
+        error.hint = told + (f". {error.hint}" if error.hint else "")
 
 
 @contextlib.contextmanager

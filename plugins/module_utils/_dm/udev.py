@@ -64,11 +64,15 @@ class Cookie:
     A cookie for a batch of ioctls: ``with Cookie() as cookie: control.resume(...,
     event_nr=cookie.next(flags)) ...; cookie.wait(seconds)``. Leaving the context always removes the
     semaphore. KernelError if none can be created.
+
+    Another program may remove the semaphore (``dmsetup udevcomplete_all``) while a device is suspended. This
+    is no error, so that the device is resumed; only :meth:`wait` tells.
     """
 
     def __init__(self) -> None:
         self._semaphore = -1
         self._number = 0
+        self._is_removed = False
 
     def __enter__(self) -> Cookie:
         if is_running():
@@ -83,8 +87,7 @@ class Cookie:
 
     def next(self, flags: int = 0) -> int:
         """The ``event_nr`` for one more ioctl whose udev event is to be waited for."""
-        if self._semaphore >= 0:
-            self._change(1)
+        self._change(1)
         return (flags | PRIMARY_SOURCE) << _SHIFT | self._number
 
     def again(self, event_nr: int) -> int:
@@ -93,13 +96,13 @@ class Cookie:
 
     def not_sent(self) -> None:
         """Undo the last :meth:`next`, because the ioctl failed or sent no event."""
-        if self._semaphore >= 0:
-            self._change(-1)
+        self._change(-1)
 
     def wait(self, seconds: float) -> bool:
-        """Wait up to ``seconds`` until udev has processed every event; returns whether it has."""
-        if self._semaphore < 0:
-            return True
+        """
+        Wait up to ``seconds`` until udev has processed every event; returns whether it has. False at once if
+        somebody has removed the semaphore.
+        """
         self._change(-1)
         done = self._operate(0, seconds)
         self._change(1)
@@ -138,6 +141,12 @@ class Cookie:
         self._operate(by, 0)
 
     def _operate(self, by: int, seconds: float) -> bool:
+        """
+        One semop. True if it was done, or if udev is not running; False if it timed out, or if the semaphore
+        was removed.
+        """
+        if self._semaphore < 0:
+            return not self._is_removed
         ffi, lib = uapi.ffi, uapi.lib
         deadline = Deadline(seconds)
         operation = ffi.new("struct sembuf *", {"sem_num": 0, "sem_op": by, "sem_flg": 0})
@@ -149,9 +158,12 @@ class Cookie:
             problem = ffi.errno
             if problem == errno.EAGAIN:
                 return False
+            if problem in (errno.EINVAL, errno.EIDRM):
+                self._semaphore, self._number, self._is_removed = -1, 0, True
+                return False
             # A signal interrupts the system call, but does not end the wait.
             if problem != errno.EINTR:
-                raise KernelError("the udev cookie was removed", errno=problem)
+                raise KernelError("cannot change a udev cookie", errno=problem)
 
 
 def reap() -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._dm import codec, recognize
 
+PATHS = "round-robin 0 1 1 7:0 1 round-robin 0 1 1 7:1 1"
+
 
 def target(text, start=0, length=2048):
     kind, dummy, params = text.encode().partition(b" ")
@@ -28,6 +30,11 @@ def is_table(printed, *loaded):
         ("flakey 7:0 0 1 0", "flakey 7:0 0 1 0 2 error_reads error_writes"),
         # A rebuild that is done.
         ("raid raid1 3 0 rebuild 1 2 - 7:0 - 7:1", "raid raid1 3 0 region_size 1024 2 - 7:0 - 7:1"),
+        # The first path has failed, multipathd lets requests wait, and the device has a handler of its own.
+        (
+            f"multipath 0 0 2 1 {PATHS}",
+            f"multipath 2 queue_if_no_path retain_attached_hw_handler 1 alua 2 2 {PATHS}",
+        ),
         # A type that only the kernel knows.
         ("unheard-of a", "unheard-of a b"),
     ],
@@ -43,6 +50,7 @@ def test_the_same(loaded, printed):
         ("linear 7:0 0", "linear 7:1 0"),
         ("zero", "error"),
         ("unheard-of a", "never-heard-of a"),
+        (f"multipath 0 0 2 1 {PATHS}", f"multipath 0 0 2 1 {PATHS.replace('7:1', '7:2')}"),
         ("crypt aes-xts-plain64 :32:logon:a:b 0 7:0 0", "crypt aes-xts-plain64 :32:logon:a:c 0 7:0 0"),
     ],
 )
