@@ -65,9 +65,32 @@ def is_elsewhere(path: str, devices: Collection[int], mounts: list[tuple[str, in
             found, kind, length = device, its_kind, len(point)
     if found is None or found in devices:
         return False
-    if kind in _SERVED or kind.startswith("fuse."):
+    if _is_served(kind):
         return True
     return set(devices) <= {device for dummy, device, dummy2 in mounts}
+
+
+def servers_at(path: str, mounts: list[tuple[str, int, str]]) -> tuple[int, ...]:
+    """
+    The st_dev of each file system with a server that has the path, as the kernel reports it for an open file,
+    or had it before something was mounted over it. Empty if there is none.
+
+    The root does not count: the kernel reports the path of a file on a mount that was taken away (umount
+    --lazy) as if that mount were the root.
+    """
+    return tuple(
+        sorted(
+            {
+                device
+                for point, device, kind in mounts
+                if point != "/" and path.startswith(point + "/") and _is_served(kind)
+            }
+        )
+    )
+
+
+def _is_served(kind: str) -> bool:
+    return kind in _SERVED or kind.startswith("fuse.")
 
 
 def _unescaped(text: str) -> str:

@@ -331,7 +331,9 @@ def check_others(
         # Held no longer than that: an old disk that is being replaced must go when the guest has released it.
         with device:
             number, writes = (device.id.major, device.id.minor), not device.read_only
-            pair = uuid != spec.mapped_uuid and conflict(mine, footprint(*number, writes, questions))
+            pair = uuid != spec.mapped_uuid and conflict(
+                mine, footprint(*number, writes, questions, is_others=True)
+            )
         if pair:
             raise DeviceBusy(
                 f"{_sharing.describe(*pair)} is in use as the disk {uuid[len(PREFIX) + 37 :]} "

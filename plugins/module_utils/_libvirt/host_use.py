@@ -69,8 +69,8 @@ def _refuse_beside(below: Device, mine: list[Extent], questions: Questions, titl
             if _is_pool(part, questions) and not _is_used(upper):
                 # LVM has such a device over each pool.
                 continue
-            theirs = [extent for extent in footprint(*upper, _may_write(upper), questions) if extent.writes]
-            if conflict(written, theirs):
+            theirs = footprint(*upper, _may_write(upper), questions, is_others=True)
+            if conflict(written, [extent for extent in theirs if extent.writes]):
                 raise _used(upper, part, below, title)
 
 

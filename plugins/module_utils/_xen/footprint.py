@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     Number = tuple[int, int]
 
 SECTOR = 512
+# In place of st_ino for a file that cannot be asked which one of its file system it is.
+SOME_FILE = -1
 _DEPTH = 64  # more than any stack that the kernel supports
 
 
@@ -40,6 +42,7 @@ class Extent(Record):
     """
     Bytes ``start`` to ``end`` (exclusive; None: up to the end) of a leaf. A leaf is ``("disk", major,
     minor)``, ``("file", st_dev, st_ino)`` or ``("thin", major, minor, id)`` with the number of the pool.
+    ``st_ino`` may be SOME_FILE, for a file of somebody else.
     ``pools``: the thin pools through which it is reached, each by a volume. A pool keeps its volumes apart.
     """
 
@@ -52,7 +55,7 @@ class Extent(Record):
     def meets(self, other: Extent) -> bool:
         """Whether the extents have a byte in common and at least one of the two writes."""
         return (
-            self.leaf == other.leaf
+            _may_be_same(self.leaf, other.leaf)
             and (self.writes or other.writes)
             and (self.end is None or other.start < self.end)
             and (other.end is None or self.start < other.end)
@@ -60,6 +63,21 @@ class Extent(Record):
             and other.start != other.end
             and not any(pool in other.pools for pool in self.pools)
         )
+
+
+def _may_be_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
+    if SOME_FILE in (one[-1], other[-1]) and one[0] == other[0] == "file":
+        return bool(one[1] == other[1])
+    return one == other
+
+
+class SomeFile(Record):
+    """
+    In place of the file of a loop device whose storage has failed or does not answer: it is on one of the
+    file systems ``devices`` (st_dev).
+    """
+
+    devices: tuple[int, ...]
 
 
 class Questions(Record):
@@ -70,34 +88,47 @@ class Questions(Record):
     512 bytes, or None for other devices. ``loop_of``: ``(st_dev, st_ino, offset, size)`` of a loop device, in
     bytes, size 0 for no limit, or None; the first two as ``_block.loop.file_of`` has them. ``partition_of``:
     ``(major, minor, start, size)`` with the number of a partition's disk, in bytes, or None. ``members_of``:
-    the numbers of the devices below another stacking driver (md, bcache), or None.
+    the numbers of the devices below another stacking driver (md, bcache), or None. ``others_loop_of``: like
+    ``loop_of``, for the devices of somebody else, whose storage may be dead: perhaps SomeFile. If it is None,
+    ``loop_of`` is asked.
     """
 
     table_of: Callable[[int, int], list[tuple[int, int, str, str]] | None]
     loop_of: Callable[[int, int], tuple[int, int, int, int] | None]
     partition_of: Callable[[int, int], tuple[int, int, int, int] | None]
     members_of: Callable[[int, int], list[Number] | None]
+    others_loop_of: Callable[[int, int], tuple[int, int, int, int] | SomeFile | None] | None = None
 
 
 def conflict(one: Iterable[Extent], other: Iterable[Extent]) -> tuple[Extent, Extent] | None:
     """The first pair of conflicting extents of two footprints, or None."""
+    # Files by their file system, as one may be SOME_FILE of it.
     by_leaf: dict[Any, list[Extent]] = {}
     for extent in other:
-        by_leaf.setdefault(extent.leaf, []).append(extent)
+        by_leaf.setdefault(_group(extent.leaf), []).append(extent)
     for extent in one:
-        for opposite in by_leaf.get(extent.leaf, ()):
+        for opposite in by_leaf.get(_group(extent.leaf), ()):
             if extent.meets(opposite):
                 return extent, opposite
     return None
 
 
-def footprint(major: int, minor: int, writes: bool, questions: Questions) -> list[Extent]:
+def _group(leaf: tuple[Any, ...]) -> tuple[Any, ...]:
+    return leaf[:2] if leaf[0] == "file" else leaf
+
+
+def footprint(
+    major: int, minor: int, writes: bool, questions: Questions, is_others: bool = False
+) -> list[Extent]:
     """
     The Extents below a device for a user who reads it and, if ``writes``, also writes it.
 
+    ``is_others``: it is the device of somebody else, which may be over storage that does not answer. Then
+    files may be SOME_FILE. The device that is asked about must tell what it is over.
+
     Raises NotSupported if the stack is deeper than _DEPTH.
     """
-    walk = _Walk(questions)
+    walk = _Walk(questions, is_others)
     walk.device((major, minor), 0, None, writes, 0)
     return sorted(
         set(walk.found),
@@ -115,8 +146,9 @@ def footprint(major: int, minor: int, writes: bool, questions: Questions) -> lis
 class _Walk:
     """A walk down a device stack, which adds the Extents that it reaches to ``found``."""
 
-    def __init__(self, questions: Questions) -> None:
+    def __init__(self, questions: Questions, is_others: bool) -> None:
         self.questions = questions
+        self.loop_of = (questions.others_loop_of if is_others else None) or questions.loop_of
         self.found: list[Extent] = []
         # Those above the place that is walked.
         self.pools: tuple[Number, ...] = ()
@@ -131,7 +163,12 @@ class _Walk:
             last = offset + (size if end is None else min(end, size))
             self.device((major, minor), offset + start, last, writes, depth + 1)
             return
-        loop = self.questions.loop_of(*number)
+        loop = self.loop_of(*number)
+        if isinstance(loop, SomeFile):
+            # Where in the file it begins is not known either.
+            for file_system in loop.devices:
+                self._add(("file", file_system, SOME_FILE), 0, None, writes)
+            return
         if loop is not None:
             self._loop(loop, start, end, writes, depth)
             return

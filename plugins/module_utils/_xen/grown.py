@@ -115,6 +115,7 @@ def questions_to_be(
         loop_of,
         now.partition_of,
         now.members_of,
+        now.others_loop_of,
     )
 
 

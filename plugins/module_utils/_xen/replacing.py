@@ -200,7 +200,7 @@ def refuse_overlap(old: OldDisk, device: Device, writes: bool, questions: Questi
     if old.device is None or old.device.id == device.id:
         return
     mine = footprint(device.id.major, device.id.minor, writes, questions)
-    other = footprint(old.device.id.major, old.device.id.minor, old.vbd.writable, questions)
+    other = footprint(old.device.id.major, old.device.id.minor, old.vbd.writable, questions, is_others=True)
     refuse_common(mine, other, f"{old.dev} of {old.guest}")
 
 

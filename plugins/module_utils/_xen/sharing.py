@@ -24,7 +24,7 @@ from .._base.record import Record
 from .._block import bound, loop, sysfs
 from .._block import device as _device
 from . import vbd_nodes
-from .footprint import Extent, Questions, conflict, footprint
+from .footprint import SOME_FILE, Extent, Questions, conflict, footprint
 from .vbd_nodes import Key
 from .vbd_read import list_served, opened_number
 
@@ -104,7 +104,8 @@ class Sharing:
     The guests' devices are not opened: one may be dead or lack its device node, and that must not block other
     guests. A device that blkback has open keeps its number, and an unchanged disk sequence number before and
     after the check confirms this. Only loop devices are opened briefly, since nothing else tells their file.
-    If a device cannot be examined, an error is raised, so that nothing is attached.
+    If the storage of such a file has failed or does not answer, the file counts as each one of its file
+    system. If a device cannot be examined, an error is raised, so that nothing is attached.
 
     ``questions`` are the functions of ``_xen.footprint.Questions``. Pass :meth:`guard` to
     ``_xen.blkback.attach``, which calls it in the transaction that writes. If another disk is attached
@@ -116,7 +117,7 @@ class Sharing:
     ) -> None:
         self._questions = Questions(*questions)
         self._diskseq_of = diskseq_of
-        self._by_number: dict[tuple[_device.DeviceId, bool], list[Extent]] = {}
+        self._by_number: dict[tuple[_device.DeviceId, bool, bool], list[Extent]] = {}
         self._uses: dict[str, Use] = {}
         self._seen_in: Nodes | None = None
         # The host's QEMU processes (_process.open_files.Qemu), searched for once per look.
@@ -271,14 +272,14 @@ class Sharing:
             (None, str(one)),
         )
 
-    def _footprint(self, identity: _device.DeviceId, writes: bool) -> list[Extent]:
+    def _footprint(self, identity: _device.DeviceId, writes: bool, is_others: bool = False) -> list[Extent]:
         """
         The Extents below a device, cached because many guests may use the same one. A table below it that
         changes meanwhile is seen by the next run only.
         """
-        key = (identity, writes)
+        key = (identity, writes, is_others)
         if key not in self._by_number:
-            self._by_number[key] = footprint(identity.major, identity.minor, writes, self._questions)
+            self._by_number[key] = footprint(*identity[:2], writes, self._questions, is_others)
         return self._by_number[key]
 
     def _blkback_use(self, key: Key, nodes: dict[str, str | None], store: Nodes) -> Use | None:
@@ -320,7 +321,7 @@ class Sharing:
             diskseq = self._diskseq_of(*number)
             if diskseq is None or is_leftover(diskseq):
                 return None
-            extents = self._footprint(_device.DeviceId(*number, diskseq), writes)
+            extents = self._footprint(_device.DeviceId(*number, diskseq), writes, True)
             if self._diskseq_of(*number) == diskseq:
                 return extents
             self._by_number.clear()
@@ -400,7 +401,7 @@ def _refuse_mounted_over_block(
             if found is None:
                 continue
             with found[0] as device:
-                below = footprint(*number, not found[1].read_only, questions)
+                below = footprint(*number, not found[1].read_only, questions, is_others=True)
                 if conflict(extents, below):
                     _refuse_claimed(device, name, own, "storage")
 
@@ -446,6 +447,9 @@ def _moving_name(name: str) -> tuple[str, str]:
 def describe(mine: Extent, other: Extent) -> str:
     """Describe what two extents have in common, for messages."""
     kind = mine.leaf[0]
+    if kind == "file" and SOME_FILE in (mine.leaf[2], other.leaf[2]):
+        what = f"a file on {os.major(mine.leaf[1])}:{os.minor(mine.leaf[1])} whose storage does not answer,"
+        return f"{what} perhaps the same one,"
     if kind == "file":
         what = f"the file with inode {mine.leaf[2]} on {os.major(mine.leaf[1])}:{os.minor(mine.leaf[1])}"
     elif kind == "thin":

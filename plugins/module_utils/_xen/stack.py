@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from .._base import gone
 from .._base.errors import DeviceGone
-from .._block import device, loop, sysfs
-from .footprint import Questions
+from .._block import device, loop, loop_files, sysfs
+from .footprint import Questions, SomeFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from .._dm.control import Control
 
@@ -33,9 +33,17 @@ if TYPE_CHECKING:
 
 
 def questions(resources: Resources) -> Questions:
-    """The Questions, answered with a run's resources. A device that cannot be examined raises an error."""
+    """
+    The Questions, answered with a run's resources. A device that cannot be examined raises an error, except
+    for loop devices of others over storage that does not answer.
+    """
+    files = loop_files.LoopFiles()
     return Questions(
-        lambda major, minor: _table(resources, major, minor), _loop_file, sysfs.partition_of, sysfs.members_of
+        lambda major, minor: _table(resources, major, minor),
+        _loop_file,
+        sysfs.partition_of,
+        sysfs.members_of,
+        lambda major, minor: _others_loop_file(files, major, minor),
     )
 
 
@@ -62,10 +70,26 @@ def _table(resources: Resources, major: int, minor: int) -> list[tuple[int, int,
 
 
 def _loop_file(major: int, minor: int) -> tuple[int, int, int, int] | None:
-    name = sysfs.kernel_name(major, minor) if major == device.LOOP_MAJOR else None
+    name = _loop_name(major, minor)
     # sysfs gives only the file's path, which may by now lead to another file, or belong to another mount
     # namespace.
-    status = loop.read_status(name) if name is not None and loop.is_name(name) else None
+    return _file_of(loop.read_status(name)) if name is not None else None
+
+
+def _others_loop_file(
+    files: loop_files.LoopFiles, major: int, minor: int
+) -> tuple[int, int, int, int] | SomeFile | None:
+    name = _loop_name(major, minor)
+    answer = files.status(name) if name is not None else None
+    return SomeFile(answer) if isinstance(answer, tuple) else _file_of(answer)
+
+
+def _loop_name(major: int, minor: int) -> str | None:
+    name = sysfs.kernel_name(major, minor) if major == device.LOOP_MAJOR else None
+    return name if name is not None and loop.is_name(name) else None
+
+
+def _file_of(status: dict[str, Any] | None) -> tuple[int, int, int, int] | None:
     if not status:
         return None
     return (*loop.file_of(status), status["lo_offset"], status["lo_sizelimit"])

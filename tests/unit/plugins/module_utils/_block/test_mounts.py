@@ -54,6 +54,28 @@ def test_is_elsewhere(path, devices, is_elsewhere):
     assert mounts.is_elsewhere(path, devices, MOUNTS) is is_elsewhere
 
 
+@pytest.mark.parametrize(
+    "path, servers",
+    [
+        ("/net/x", (7,)),
+        ("/net/a/b (deleted)", (7,)),
+        ("/ssh/x", (8,)),
+        ("/netx", ()),
+        ("/net", ()),
+        ("/mnt/x", ()),
+        # On one of them, if the other was mounted over it.
+        ("/net/over/x", (7, 9)),
+        ("/covered/x", (10,)),
+        # The root, as for the path of a file on a mount that was taken away.
+        ("/disk.raw", ()),
+        ("(unreachable)/net/x", ()),
+    ],
+)
+def test_servers_at(path, servers):
+    more = [("/", 2, "nfs4"), ("/net/over", 9, "fuse"), ("/covered", 10, "fuse"), ("/covered", 11, "tmpfs")]
+    assert mounts.servers_at(path, [*MOUNTS, *more]) == servers
+
+
 def test_read():
     found = {point: more for point, *more in mounts.read()}
     assert found["/proc"] == [os.stat("/proc").st_dev, "proc"] and mounts.is_elsewhere(

@@ -50,6 +50,42 @@ def test_a_loop_device_is_a_range_of_its_file():
     ]
 
 
+SOME = Extent(("file", 2049, footprint.SOME_FILE), 0, None, True)
+
+
+def test_a_loop_device_of_others_that_does_not_tell_its_file():
+    """Only if somebody else has it: the device that is asked about must tell."""
+    answers = {(7, 0): footprint.SomeFile((2049, 2050)), (7, 1): (1, 2, 0, 0)}
+    strict = ask(loops={(7, 0): (3, 4, 0, 0)}, tables={(253, 0): [(0, 8, "linear", "7:0 8")]})
+    questions = Questions(*strict[:4], lambda *number: answers.get(number))
+    assert footprint.footprint(7, 0, True, questions) == [Extent(("file", 3, 4), 0, None, True)]
+    assert footprint.footprint(7, 1, True, questions, is_others=True) == [
+        Extent(("file", 1, 2), 0, None, True)
+    ]
+    other = SOME._replace(leaf=("file", 2050, footprint.SOME_FILE))
+    for number in (7, 0), (253, 0):
+        assert footprint.footprint(*number, True, questions, is_others=True) == [SOME, other]
+    assert footprint.footprint(7, 0, True, strict, is_others=True) == [Extent(("file", 3, 4), 0, None, True)]
+
+
+@pytest.mark.parametrize(
+    "other, expected",
+    [
+        (Extent(("file", 2049, 12), 4096, 8192, True), True),
+        (Extent(("file", 2049, 12), 4096, 8192, False), True),
+        (Extent(("file", 2050, 12), 0, None, True), False),
+        (disk((2049, 12), 0, None), False),
+        (Extent(("thin", 2049, 12, 1), 0, None, True), False),
+        (SOME, True),
+    ],
+)
+def test_some_file_may_be_each_of_its_file_system(other, expected):
+    for one in [other], [disk(DISK, 0, None), other]:
+        assert bool(conflict(one, [SOME])) == bool(conflict([SOME], one)) == expected
+    reads = SOME._replace(writes=False)
+    assert bool(conflict([other], [reads])) == (expected and other.writes)
+
+
 def test_a_partition_is_a_range_of_its_disk():
     partitions = {(8, 1): DISK + (1 << 20, 4096)}
     assert foot((8, 1), ask(partitions=partitions)) == [disk(DISK, 1 << 20, (1 << 20) + 4096)]
