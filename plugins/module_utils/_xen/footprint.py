@@ -18,6 +18,7 @@ questions about the host.
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from .._base.errors import NotSupported
@@ -27,10 +28,12 @@ from .._block.loop import OVER_BLOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     Number = tuple[int, int]
+    # A device, and bytes of it from a start to an end (exclusive; None: up to the end).
+    Part = tuple[Number, int, int | None]
 
 SECTOR = 512
 # In place of st_ino for a file that cannot be asked which one of its file system it is.
@@ -44,6 +47,8 @@ class Extent(Record):
     minor)``, ``("file", st_dev, st_ino)`` or ``("thin", major, minor, id)`` with the number of the pool.
     ``st_ino`` may be SOME_FILE, for a file of somebody else.
     ``pools``: the thin pools through which it is reached, each by a volume. A pool keeps its volumes apart.
+    ``through``: the devices through which it is reached and which spread their bytes over others, with the
+    bytes of them. Such a device (a RAID, multipath, a striped volume) keeps its own bytes apart.
     """
 
     leaf: tuple[Any, ...]
@@ -51,6 +56,7 @@ class Extent(Record):
     end: int | None
     writes: bool
     pools: tuple[Number, ...] = ()
+    through: tuple[Part, ...] = ()
 
     def meets(self, other: Extent) -> bool:
         """Whether the extents have a byte in common and at least one of the two writes."""
@@ -62,7 +68,15 @@ class Extent(Record):
             and self.start != self.end
             and other.start != other.end
             and not any(pool in other.pools for pool in self.pools)
+            and not any(_are_apart(mine, theirs) for mine in self.through for theirs in other.through)
         )
+
+
+def _are_apart(one: Part, other: Part) -> bool:
+    """Whether these are different bytes of one device."""
+    return one[0] == other[0] and (
+        (one[2] is not None and one[2] <= other[1]) or (other[2] is not None and other[2] <= one[1])
+    )
 
 
 def _may_be_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:
@@ -139,6 +153,7 @@ def footprint(
             extent.end or 0,
             extent.writes,
             extent.pools,
+            str(extent.through),
         ),
     )
 
@@ -152,6 +167,7 @@ class _Walk:
         self.found: list[Extent] = []
         # Those above the place that is walked.
         self.pools: tuple[Number, ...] = ()
+        self.through: tuple[Part, ...] = ()
 
     def device(self, number: Number, start: int, end: int | None, writes: bool, depth: int) -> None:
         """Add the Extents below bytes ``start`` to ``end`` of a device."""
@@ -174,17 +190,25 @@ class _Walk:
             return
         table = self.questions.table_of(*number)
         if table is not None:
-            self._table(table, start, end, writes, depth)
+            self._table(number, table, start, end, writes, depth)
             return
         members = self.questions.members_of(*number)
         if members:
-            for member in members:
-                self.device(member, 0, None, writes, depth + 1)
+            with self._below((number, start, end)):
+                for member in members:
+                    self.device(member, 0, None, writes, depth + 1)
             return
         self._add(("disk",) + number, start, end, writes)
 
     def _add(self, leaf: tuple[Any, ...], start: int, end: int | None, writes: bool) -> None:
-        self.found.append(Extent(leaf, start, end, writes, self.pools))
+        self.found.append(Extent(leaf, start, end, writes, self.pools, self.through))
+
+    @contextlib.contextmanager
+    def _below(self, part: Part) -> Iterator[None]:
+        """A context that walks below this part of a device, which spreads its bytes."""
+        before, self.through = self.through, (*self.through, part)
+        yield
+        self.through = before
 
     def _loop(
         self, loop: tuple[int, int, int, int], start: int, end: int | None, writes: bool, depth: int
@@ -204,19 +228,28 @@ class _Walk:
         self._add(("file", device, inode), offset + start, last, writes)
 
     def _table(
-        self, table: list[tuple[int, int, str, str]], start: int, end: int | None, writes: bool, depth: int
+        self,
+        number: Number,
+        table: list[tuple[int, int, str, str]],
+        start: int,
+        end: int | None,
+        writes: bool,
+        depth: int,
     ) -> None:
         """Add the Extents below the targets that bytes ``start`` to ``end`` of a mapped device reach."""
         for first, length, kind, params in table:
             low, high = first * SECTOR, (first + length) * SECTOR
             if high > start and (end is None or low < end):
                 part = (max(low, start) - low, min(high, high if end is None else end) - low)
-                self._target(kind, params.split(), part, writes, depth + 1)
+                above = number, low + part[0], low + part[1]
+                self._target(kind, params.split(), part, above, writes, depth + 1)
 
-    def _target(self, kind: str, words: list[str], part: tuple[int, int], writes: bool, depth: int) -> None:
+    def _target(
+        self, kind: str, words: list[str], part: tuple[int, int], above: Part, writes: bool, depth: int
+    ) -> None:
         """
-        Add the Extents below the bytes ``part`` of one target. ``words`` are the parameters that the kernel
-        returns (DM_TABLE_STATUS).
+        Add the Extents below the bytes ``part`` of one target, which are ``above`` in its mapped device.
+        ``words`` are the parameters that the kernel returns (DM_TABLE_STATUS).
         """
         pool = sysfs.parse_number(words[0]) if kind == "thin" and len(words) >= 2 else None
         if pool is not None:
@@ -229,11 +262,18 @@ class _Walk:
                 for device, offset, written in shifted:
                     self.device(device, offset + part[0], offset + part[1], writes and written, depth)
                 return
+            legs = _striped(words, part) if kind == "striped" else None
+            if legs is not None:
+                with self._below(above):
+                    for device, low, high in legs:
+                        self.device(device, low, high, writes, depth)
+                return
             whole = _whole(kind, words, writes)
-        for word, written in whole:
-            number = sysfs.parse_number(word)
-            if number:
-                self.device(number, 0, None, written, depth)
+        with self._below(above):
+            for word, written in whole:
+                number = sysfs.parse_number(word)
+                if number:
+                    self.device(number, 0, None, written, depth)
 
     def _pool(self, pool: Number, writes: bool, depth: int) -> None:
         """
@@ -259,10 +299,29 @@ def _whole(kind: str, words: list[str], writes: bool) -> list[tuple[str, bool]]:
     if kind == "snapshot-merge" and len(words) >= 2:
         # The merge itself writes to both devices.
         return [(words[0], True), (words[1], True)]
-    # striped, raid, mirror, cache, thin-pool, multipath and unknown targets: every device in the parameters
+    # raid, mirror, cache, thin-pool, multipath and unknown targets: every device in the parameters
     # counts as a whole. A member that is only read from may still get metadata writes, and the paths of a
     # multipath device lead to one disk.
     return [(word, writes) for word in words]
+
+
+def _striped(words: list[str], part: tuple[int, int]) -> list[tuple[Number, int, int]] | None:
+    """
+    ``[(device, start, end)]``, in bytes, below the bytes ``part`` of a striped target: whole rows of chunks.
+    None for parameters of another shape.
+    """
+    count = int(words[0])
+    devices = [sysfs.parse_number(word) for word in words[2::2]]
+    if len(devices) != count or len(words) != 2 + 2 * count:
+        return None
+    chunk = int(words[1]) * SECTOR
+    first, end = part[0] // (count * chunk), -(-part[1] // (count * chunk))
+    offsets = [int(word) * SECTOR for word in words[3::2]]
+    return [
+        (device, offset + first * chunk, offset + end * chunk)
+        for device, offset in zip(devices, offsets)
+        if device is not None
+    ]
 
 
 def _shifted(kind: str, words: list[str]) -> list[tuple[tuple[int, int], int, bool]] | None:

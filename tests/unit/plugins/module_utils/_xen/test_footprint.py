@@ -27,7 +27,9 @@ def ask(tables=None, loops=None, partitions=None, members=None):
 
 
 def foot(number, questions, writes=True):
-    return footprint.footprint(number[0], number[1], writes, questions)
+    """The Extents, without the devices that spread their bytes."""
+    found = footprint.footprint(number[0], number[1], writes, questions)
+    return [extent._replace(through=()) for extent in found]
 
 
 def disk(number, start, end, writes=True):
@@ -122,7 +124,7 @@ def test_a_part_of_a_partition():
         ([(0, 100, "snapshot", "8:0 8:16 P 8")], [disk(DISK, 0, None, False), disk(OTHER, 0, None)]),
         ([(0, 100, "snapshot-origin", "8:0")], [disk(DISK, 0, 100 * S)]),
         ([(0, 100, "snapshot-merge", "8:0 8:16 P 8")], [disk(DISK, 0, None), disk(OTHER, 0, None)]),
-        ([(0, 100, "striped", "2 64 8:0 0 8:16 0")], [disk(DISK, 0, None), disk(OTHER, 0, None)]),
+        ([(0, 100, "striped", "2 64 8:0 0 8:16 0")], [disk(DISK, 0, 64 * S), disk(OTHER, 0, 64 * S)]),
         (
             [(0, 100, "thin", "253:7 3")],
             [Extent(("disk", *POOL), 0, None, True, (POOL,)), Extent(("thin", 253, 7, 3), 0, 100 * S, True)],
@@ -164,6 +166,52 @@ def test_a_range_is_mapped_through_a_stack():
         disk(DISK, 109 * S, 110 * S),
         Extent(("file", 1, 2), 1024 + 5 * S, 1024 + 6 * S, True),
     ]
+
+
+LINEAR = [(0, 100, "linear", "253:9 0")], [(0, 100, "linear", "253:9 100")], [(0, 101, "linear", "253:9 0")]
+# What may be below two volumes, as number 253:9 or 9:0.
+SPREAD = {
+    "raid": [(0, 1000, "raid", "raid1 3 0 region_size 1024 2 - 8:0 - 8:16")],
+    "multipath": [(0, 1000, "multipath", "0 0 1 1 round-robin 0 2 1 8:0 1 8:16 1")],
+    "mirror": [(0, 1000, "mirror", "core 1 1024 2 8:0 0 8:16 0")],
+    "striped": [(0, 1000, "striped", "2 128 8:0 0 8:16 0")],
+    "two targets": [(0, 50, "linear", "8:0 0"), (50, 950, "striped", "2 8 8:0 512 8:16 0")],
+    "cache": [(0, 1000, "cache", "8:32 8:16 8:0 128 0 smq 0")],
+}
+
+
+@pytest.mark.parametrize("kind", [*SPREAD, "md"])
+def test_different_bytes_of_a_device_that_spreads_them_are_apart(kind):
+    """Two logical volumes on a RAID, as in most servers, have no byte in common."""
+    one, beside, over = (
+        [(start, length, "linear", params.replace("253:9", "9:0") if kind == "md" else params)]
+        for ((start, length, dummy, params),) in LINEAR
+    )
+    tables = {(253, 0): one, (253, 1): beside, (253, 2): over, (253, 9): SPREAD.get(kind)}
+    questions = ask(tables=tables, members={(9, 0): [DISK, OTHER]})
+
+    def all_of(number):
+        return footprint.footprint(*number, True, questions)
+
+    assert conflict(all_of((253, 0)), all_of((253, 1))) is None
+    assert conflict(all_of((253, 2)), all_of((253, 1)))
+    assert conflict(all_of((253, 0)), all_of((253, 0)))
+    # Whoever has what is below, or all of it.
+    assert conflict(all_of((253, 0)), all_of(DISK)) and conflict(all_of(OTHER), all_of((253, 1)))
+    assert conflict(all_of((253, 0)), all_of((9, 0) if kind == "md" else (253, 9)))
+
+
+@pytest.mark.parametrize("first, meets", [(0, False), (192, False), (193, True), (511, True), (512, False)])
+def test_rows_of_a_striped_volume(first, meets):
+    """A volume of 300 sectors over two disks reaches 256 sectors of each, from where it begins there."""
+    tables = {
+        (253, 0): [(0, 300, "striped", "2 128 8:0 256 8:16 4096")],
+        (253, 1): [(0, 64, "linear", f"8:0 {first}")],
+    }
+    questions = ask(tables=tables)
+    assert foot((253, 0), questions) == [disk(DISK, 256 * S, 512 * S), disk(OTHER, 4096 * S, 4352 * S)]
+    found = conflict(foot((253, 0), questions), foot((253, 1), questions))
+    assert (found is not None) == meets
 
 
 def test_arrays_count_as_a_whole():
