@@ -17,7 +17,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.cd_drive import CdDrive
 from conftest import Failed, predict_and_run, refused, run_module
-from qemuhost import URI, defined, definition, nothing_left, ours, virsh
+from qemuhost import URI, defined, definition, nothing_left, ours, virsh, wait_for
 
 pytestmark = pytest.mark.qemu
 
@@ -121,6 +121,87 @@ def test_a_medium_that_fails(guest, cd, monkeypatch, fails):
     assert medium(guest) == "one" and len(ours()) == 1
     assert (recipes(guest), recipes(guest, "--inactive")) == before
     assert not run_module("libvirt_disk", **options(guest, path=one, live=True))["changed"]
+
+
+def theirs_stays(name, path):
+    """Whether the drive has what somebody else has inserted, and nothing of the collection is left."""
+    listed = domain_xml.Domain(virsh("dumpxml", name)).disk("hdc")
+    # A recipe for another medium would keep a saved guest from being restored.
+    return listed.source == path and recipes(name) == {} and wait_for(lambda: not ours())
+
+
+@pytest.mark.parametrize("wanted", ["eject", pytest.param("insert", marks=pytest.mark.slow), "recipe"])
+def test_somebody_changes_the_medium_after_the_plan(guest, cd, monkeypatch, wanted):
+    one, theirs, change_it = cd("one"), cd("theirs"), CdDrive.change
+    run_module("libvirt_disk", **options(guest, path=one, live=True, config=wanted != "recipe"))
+    assert bool(recipes(guest)) and medium(guest) == "one"
+
+    def changed(drive):
+        if wanted == "recipe":
+            # The plan has found the wanted medium, and only its recipe is to be written.
+            assert not drive.changes_medium
+        virsh("change-media", guest, "hdc", theirs, "--update", "--live")
+        change_it(drive)
+
+    monkeypatch.setattr(CdDrive, "change", changed)
+    more = {
+        "eject": {"state": "empty"},
+        "insert": {"path": cd("other"), "replace": True},
+        "recipe": {"path": one, "config": True},
+    }[wanted]
+    if wanted == "recipe":
+        monkeypatch.setattr(CdDrive, "changes", property(lambda drive: True))
+    had = recipes(guest)
+    words = f"the drive has {theirs} .* instead of /dev/mapper/racefree-.*somebody else"
+    with pytest.raises(Failed, match=words) as caught:
+        run_module("libvirt_disk", **options(guest, live=True, **more))
+    assert not caught.value.result["changed"] and recipes(guest) == had
+    assert domain_xml.Domain(virsh("dumpxml", guest)).disk("hdc").source == theirs
+
+
+@pytest.mark.parametrize("moment", ["ejected", "inserted"])
+def test_somebody_inserts_a_medium_meanwhile(guest, cd, monkeypatch, moment):
+    """It stays, and the failed task takes its own device and recipe away."""
+    theirs, update = cd("theirs"), CdDrive._update
+    run_module("libvirt_disk", **options(guest, path=cd("one"), live=True))
+
+    def updated(drive, path):
+        update(drive, path)
+        if (path is None) == (moment == "ejected"):
+            monkeypatch.setattr(CdDrive, "_update", update)
+            virsh("change-media", guest, "hdc", theirs, "--update", "--live")
+
+    monkeypatch.setattr(CdDrive, "_update", updated)
+    words = f"the drive has {theirs} .* instead of {'no medium' if moment == 'ejected' else '/dev/mapper/'}"
+    with pytest.raises(Failed, match=words) as caught:
+        run_module("libvirt_disk", **options(guest, path=cd("other"), live=True, replace=True))
+    assert "could not be given back what it had" in caught.value.result["error"]["hint"]
+    assert theirs_stays(guest, theirs)
+
+
+def test_a_new_medium_at_the_same_path(guest, cd):
+    """libvirt still lists the path of the drive's media, where QEMU has another device."""
+    one = cd("one")
+    run_module("libvirt_disk", **options(guest, path=one, live=True))
+    (name,) = ours()
+    with open("/dev/mapper/" + name, "rb"):
+        # Held, so the device stays when it is ejected, and gets out of the way of another one.
+        virsh("change-media", guest, "hdc", "--eject", "--live")
+        qemuhost.run("dmsetup", "rename", name, name + "-old")
+        qemuhost.run("dmsetup", "create", name, "--readonly", "--table", "0 8 zero")
+        virsh("change-media", guest, "hdc", "/dev/mapper/" + name, "--insert", "--block", "--live")
+        qemuhost.run("dmsetup", "rename", name, name + "-new")
+        qemuhost.run("dmsetup", "rename", name + "-old", name)
+        refused(
+            "libvirt_disk",
+            "the drive has another medium",
+            "replace=true",
+            **options(guest, path=one, live=True),
+        )
+    assert wait_for(lambda: not qemuhost.run("losetup", "-a"))
+    change(guest, path=one, live=True, replace=True)
+    assert medium(guest) == "one"
+    qemuhost.run("dmsetup", "remove", "--retry", name + "-new")
 
 
 def test_another_entry_fails(guest, cd):
