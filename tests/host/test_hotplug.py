@@ -208,6 +208,29 @@ def test_a_wrong_target_says_why(guest, target, words):
 
 
 @pytest.mark.gate("bookworm")
+def test_another_mapped_device_that_is_mounted_here(guest, loop, tmp_path, detached):
+    """Over the same device, which the kernel lets both have."""
+    point = tmp_path / "mnt"
+    point.mkdir()
+    try:
+        for name in ("hosts", "guests"):
+            run("dmsetup", "create", name, "--table", f"0 4096 linear {loop[0]} 0")
+        run("udevadm", "settle")
+        run("mkfs.ext4", "-q", "/dev/mapper/hosts")
+        run("mount", "/dev/mapper/hosts", str(point))
+        said = run("xl", "block-attach", guest, spec("xvdb", "/dev/mapper/guests"), check=False)
+        assert "this host itself uses the storage" in said and "hosts" in said, said
+        run("xl", "block-detach", guest, "xvdb", check=False)
+        run("umount", str(point))
+        run("xl", "block-attach", guest, spec("xvdb", "/dev/mapper/guests"))
+        run("xl", "block-detach", guest, "xvdb")
+    finally:
+        run("umount", str(point), check=False)
+        for name in ("guests", "hosts"):
+            run("dmsetup", "remove", "--retry", name, check=False)
+
+
+@pytest.mark.gate("bookworm")
 def test_a_file_that_another_guest_writes(guest, raw, detached):
     path, digest = raw()
     run("xl", "block-attach", guest, spec("xvdb", path))

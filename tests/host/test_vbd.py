@@ -389,6 +389,33 @@ def test_a_disk_mounted_here_is_refused(guest, image, tmp_path, cleanup):
         subprocess.run(["umount", point], check=True)
 
 
+def test_another_mapped_device_that_is_mounted_here_is_refused(guest, image, tmp_path, cleanup, name):
+    """Over the same device, which the kernel lets both have. Nothing else of that device is refused."""
+    path, mounted = image(size=32 * MIB), f"{name}-host"
+    cleanup(loop=path)
+    cleanup(dm=mounted)
+    loop = run_module("loop_device", backing_file=path)["device"]
+    table = f"0 32768 linear {loop['path']} 0"
+    subprocess.run(["dmsetup", "create", mounted, "--table", table], check=True)
+    udev_settle()
+    subprocess.run(["mkfs.ext4", "-q", f"/dev/mapper/{mounted}"], check=True)
+    point = tmp_path / "mnt"
+    point.mkdir()
+    subprocess.run(["mount", f"/dev/mapper/{mounted}", point], check=True)
+
+    def ask(offset):
+        line = {"start": 0, "length": 8192, "target": "linear", "device": {"diskseq": loop["diskseq"]}}
+        source = {"table": [{**line, "offset": offset}]}
+        return {"domain": guest, "vdev": "xvdc", "source": source, "persist": False}
+
+    try:
+        refused("xen_vbd", "this host itself uses the storage", mounted, **ask(8192))
+        assert run_module("xen_vbd", **ask(32768))["changed"]
+        run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
 def test_a_file_mounted_here_is_refused(guest, image, tmp_path):
     """Through a different loop device, which is claimed, while the guest would get another one."""
     path = image()

@@ -218,6 +218,60 @@ def test_a_thin_volume_of_lvm_can_be_given_to_a_guest(tmp_path, image, name, cle
         qemuhost.run("umount", str(place))
 
 
+@pytest.mark.parametrize("below", ["mirror core 2 1024 nosync 2 {} 0 {} 0", "striped 2 128 {} 0 {} 0"])
+def test_other_volumes_of_a_group_can_be_used_by_the_host(tmp_path, image, name, cleanup, below):
+    """On a RAID, as on most servers: the volumes have no byte in common, although they are on the same disks."""
+    group, hosts, guests = (f"{name}-{part}" for part in ("group", "host", "guest"))
+    disks = []
+    for path in (image("one.raw", 64 * MIB), image("two.raw", 64 * MIB)):
+        cleanup(loop=path)
+        disks.append(run_module("loop_device", backing_file=path)["device"]["path"])
+    for mapped in (group, hosts, guests):
+        cleanup(dm=mapped)
+    qemuhost.run("dmsetup", "create", group, "--table", f"0 131072 {below.format(*disks)}")
+    qemuhost.run("dmsetup", "create", hosts, "--table", f"0 65536 linear /dev/mapper/{group} 0")
+    qemuhost.run("dmsetup", "create", guests, "--table", f"0 32768 linear /dev/mapper/{group} 65536")
+    qemuhost.run("mkfs.ext4", "-q", f"/dev/mapper/{hosts}")
+    place = tmp_path / "mounted"
+    place.mkdir()
+    qemuhost.run("mount", f"/dev/mapper/{hosts}", str(place))
+    try:
+        with running(tmp_path, image) as (domain, _name):
+            arguments = {"domain": domain, "vdev": "vdb", "uri": URI, "live": True, "config": False}
+            for path in (f"/dev/mapper/{hosts}", disks[0]):
+                with pytest.raises(Failed, match="this host itself uses it"):
+                    run_module("libvirt_disk", source={"path": path}, **arguments)
+            source = {"path": f"/dev/mapper/{guests}"}
+            assert run_module("libvirt_disk", source=source, **arguments)["changed"]
+    finally:
+        qemuhost.run("umount", str(place))
+
+
+def test_idle_partitions_of_kpartx(tmp_path, image, name, cleanup):
+    """udev's rules of multipath-tools make a mapped device for each partition that the guest has made."""
+    path, whole, part = image("lun.raw", 64 * MIB), f"{name}-lun", f"{name}-lun-part1"
+    cleanup(loop=path)
+    cleanup(dm=whole)
+    cleanup(dm=part)
+    disk = run_module("loop_device", backing_file=path)["device"]["path"]
+    for mapped, uuid, table in (
+        (whole, f"mpath-{name}", f"0 131072 linear {disk} 0"),
+        (part, f"part1-mpath-{name}", f"0 65536 linear /dev/mapper/{whole} 2048"),
+    ):
+        qemuhost.run("dmsetup", "create", mapped, "--uuid", uuid, "--table", table)
+    udev_settle()
+    with running(tmp_path, image) as (domain, _name):
+        arguments = {"domain": domain, "vdev": "vdb", "uri": URI, "live": True, "config": False}
+        source = {"path": f"/dev/mapper/{whole}"}
+        claim = os.open(f"/dev/mapper/{part}", os.O_RDONLY | os.O_EXCL)
+        try:
+            with pytest.raises(Failed, match=f"this host itself uses it: .*{part}"):
+                run_module("libvirt_disk", source=source, **arguments)
+        finally:
+            os.close(claim)
+        assert run_module("libvirt_disk", source=source, **arguments)["changed"]
+
+
 def test_what_the_host_has_mounted_is_refused_for_readers_too(tmp_path, image, cleanup):
     """Whether through a loop device of its own, or the device that the source names."""
     path, place = image("host.raw", 32 * MIB), tmp_path / "mounted"

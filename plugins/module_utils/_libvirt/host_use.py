@@ -14,13 +14,15 @@ are looked at. Those that were made for guests' disks are left to the check of o
 
 from __future__ import annotations
 
-from .._base.errors import DeviceBusy, DeviceGone
+import re
+
+from .._base.errors import DeviceBusy
 from .._block import device as _device
 from .._block import loop, sysfs
 from .._block.device import Device
 from .._source.resources import Resources
-from .._xen import stack
-from .._xen.footprint import Extent, Questions, conflict, footprint
+from .._xen import host_use, stack
+from .._xen.footprint import Extent, Questions, conflict
 from .._xen.sharing import refuse_mounted
 from . import domain_xml
 
@@ -37,9 +39,13 @@ def refuse(resources: Resources, below: Device, mine: list[Extent], title: str) 
     ``mine``: its Extents; ``title``: of the disk. A device that is read-only may have other readers.
     """
     questions = stack.questions(resources)
+    if not below.read_only:
+        _refuse_stacked(below, mine, questions, title)
     refuse_mounted(mine, f"{below.path} for {title}", below, questions)
-    if below.read_only:
-        return
+
+
+def _refuse_stacked(below: Device, mine: list[Extent], questions: Questions, title: str) -> None:
+    """DeviceBusy if the host itself has claimed the device, or has devices on it or beside it."""
     number = (below.id.major, below.id.minor)
     above = sysfs.holders_of(*number)
     if not above and _device.is_claimed(below):
@@ -49,7 +55,7 @@ def refuse(resources: Resources, below: Device, mine: list[Extent], title: str) 
             hint=_HINT,
         )
     for upper in above:
-        if not _is_for_guests(upper):
+        if not (_is_for_guests(upper) or _is_idle_partition(upper)):
             raise _used(upper, number, below, title)
     _refuse_beside(below, mine, questions, title)
 
@@ -66,11 +72,10 @@ def _refuse_beside(below: Device, mine: list[Extent], questions: Questions, titl
         for upper in sysfs.holders_of(*part):
             if upper == number or upper in parts or _is_for_guests(upper):
                 continue
-            if _is_pool(part, questions) and not _is_used(upper):
+            if _is_idle_partition(upper) or (_is_pool(part, questions) and not _is_used(upper)):
                 # LVM has such a device over each pool.
                 continue
-            theirs = footprint(*upper, _may_write(upper), questions, is_others=True)
-            if conflict(written, [extent for extent in theirs if extent.writes]):
+            if conflict(written, host_use.writes_of(upper, questions)):
                 raise _used(upper, part, below, title)
 
 
@@ -83,32 +88,28 @@ def _is_for_guests(number: Number) -> bool:
     return bool(above) and all(map(_is_for_guests, above))
 
 
+def _is_idle_partition(number: Number) -> bool:
+    """
+    Whether it is a mapped device for a partition that nobody uses. kpartx makes them for each partition that
+    it finds on a multipath device, and so for those of the guest.
+    """
+    uuid = sysfs.read(f"/sys/dev/block/{number[0]}:{number[1]}/dm/uuid") or ""
+    return re.match(r"part\d+-", uuid) is not None and not _is_used(number)
+
+
 def _is_pool(number: Number, questions: Questions) -> bool:
     return any(row[2] == "thin-pool" for row in questions.table_of(*number) or ())
 
 
 def _is_used(number: Number) -> bool:
     """Whether something is stacked on the device, or has claimed it."""
-    if sysfs.holders_of(*number):
-        return True
-    try:
-        with _device.open_number(*number) as device:
-            return _device.is_claimed(device)
-    except DeviceGone:
-        return False
-
-
-def _may_write(number: Number) -> bool:
-    return sysfs.read(f"/sys/dev/block/{number[0]}:{number[1]}/ro") != "1"
+    return bool(sysfs.holders_of(*number)) or host_use.is_claimed(number)
 
 
 def _used(upper: Number, part: Number, below: Device, title: str) -> DeviceBusy:
-    name = sysfs.read(f"/sys/dev/block/{upper[0]}:{upper[1]}/dm/name")
-    kernel_name = sysfs.kernel_name(*upper) or f"{upper[0]}:{upper[1]}"
-    words = f"/dev/{kernel_name}" + (f" ({name})" if name else "")
-    lower = f"{sysfs.kernel_name(*part) or f'{part[0]}:{part[1]}'}"
+    lower = sysfs.kernel_name(*part) or f"{part[0]}:{part[1]}"
     return DeviceBusy(
-        f"this host itself uses it: /dev/{lower} is part of {words}",
+        f"this host itself uses it: /dev/{lower} is part of {host_use.words(upper)}",
         device=f"{below.path} for {title}",
         hint=_HINT,
     )

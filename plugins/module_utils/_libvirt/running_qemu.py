@@ -18,7 +18,7 @@ from .._process import open_files
 from .._source import growth, opener
 from .._source.resources import Resources
 from .._source.spec import TableSource
-from .._xen import domain0, grown
+from .._xen import domain0, grown, stack
 from .._xen import sharing as _sharing
 from .._xen.footprint import footprint
 from .._xenstore.pyxs_store import Store
@@ -183,12 +183,13 @@ class RunningQemuDisk(Running):
 
     def _guard(self, device: Device) -> growth.Guard:
         def check(tables: dict[growth.Number, list[growth.Line]], limits: dict[growth.Number, int]) -> None:
+            now = stack.questions(self.resources)
             questions = grown.questions_to_be(self.resources, tables, limits)
             mine = footprint(device.id.major, device.id.minor, not self.request.read_only, questions)
             spec = self._spec()
             own = _sharing.QemuUse(self._at().process.pid, ("block", *device.id[:2]))
             disk_device.check_others(self.resources, spec, mine, device.path, own)
-            _sharing.refuse_mounted(mine, device.path, device)
+            _sharing.refuse_mounted(mine, device.path, device, now)
 
         return check
 

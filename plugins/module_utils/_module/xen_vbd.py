@@ -502,9 +502,10 @@ class VbdItem(Item):
         place = _Place(
             vbd_nodes.Key(known(self.guest).domid, self.vdev.number), known(self.guest), self.vdev.name
         )
-        with _sharing.Sharing(stack.questions(self.resources)) as sharing:
+        questions = stack.questions(self.resources)
+        with _sharing.Sharing(questions) as sharing:
             sharing.check_extents(self.resources.shared(Store), mine, place, source.file)
-        _sharing.refuse_mounted(mine, source.file)
+        _sharing.refuse_mounted(mine, source.file, questions=questions)
 
     def _wanted_source(self) -> Source:
         """The source, which was given."""
