@@ -220,7 +220,7 @@ def test_a_thin_volume_of_lvm_can_be_given_to_a_guest(tmp_path, image, name, cle
 
 @pytest.mark.parametrize("below", ["mirror core 2 1024 nosync 2 {} 0 {} 0", "striped 2 128 {} 0 {} 0"])
 def test_other_volumes_of_a_group_can_be_used_by_the_host(tmp_path, image, name, cleanup, below):
-    """On a RAID, as on most servers: the volumes have no byte in common, although they are on the same disks."""
+    """On a RAID, as on most servers: the volumes are on the same disks, and have no byte in common."""
     group, hosts, guests = (f"{name}-{part}" for part in ("group", "host", "guest"))
     disks = []
     for path in (image("one.raw", 64 * MIB), image("two.raw", 64 * MIB)):

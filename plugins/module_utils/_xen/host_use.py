@@ -86,7 +86,13 @@ def words(number: Number) -> str:
 
 def _remembering(questions: Questions) -> Questions:
     others = questions.others_loop_of
-    return Questions(*map(_remembered, questions[:4]), None if others is None else _remembered(others))
+    return Questions(
+        _remembered(questions.table_of),
+        _remembered(questions.loop_of),
+        _remembered(questions.partition_of),
+        _remembered(questions.members_of),
+        None if others is None else _remembered(others),
+    )
 
 
 def _remembered(function: Callable[[int, int], Any]) -> Callable[[int, int], Any]:
