@@ -47,7 +47,7 @@ def refused(request):
         with resources.Resources() as host, open_device(path) as device:
             questions = stack.questions(host)
             if request.param == "disk":
-                questions = questions._replace(loop_of=lambda major, minor: None)
+                questions = questions._replace(loop_of=lambda major, minor: None, others_loop_of=None)
             with Sharing(questions) as sharing:
                 try:
                     sharing.prepare(Request(device, mode))
