@@ -254,11 +254,11 @@ def test_idle_partitions_of_kpartx(tmp_path, image, name, cleanup):
     cleanup(dm=whole)
     cleanup(dm=part)
     disk = run_module("loop_device", backing_file=path)["device"]["path"]
-    for mapped, uuid, table in (
+    for mapped, identifier, table in (
         (whole, f"mpath-{name}", f"0 131072 linear {disk} 0"),
         (part, f"part1-mpath-{name}", f"0 65536 linear /dev/mapper/{whole} 2048"),
     ):
-        qemuhost.run("dmsetup", "create", mapped, "--uuid", uuid, "--table", table)
+        qemuhost.run("dmsetup", "create", mapped, "--uuid", identifier, "--table", table)
     udev_settle()
     with running(tmp_path, image) as (domain, _name):
         arguments = {"domain": domain, "vdev": "vdb", "uri": URI, "live": True, "config": False}
