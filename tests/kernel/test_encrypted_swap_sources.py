@@ -355,6 +355,18 @@ def test_a_file_with_contents(swap, capsys, what, size):
     assert program.main(["start", "one"]) == 0
 
 
+def test_a_refused_file_stays_sparse(swap, capsys):
+    """Also one that has the size of the area."""
+    path = swap(size=64 * MIB)
+    with open(path, "wb") as file:
+        file.truncate(64 * MIB)
+    formatted(path, "ext4")
+    before = os.stat(path).st_blocks
+    assert program.main(["start", "one"]) == 1
+    assert "it contains something that swap would overwrite: ext4" in capsys.readouterr().err
+    assert os.stat(path).st_blocks == before
+
+
 def test_an_unused_swap_area_may_be_overwritten(disk, swap):
     swap(size=None, source={"path": disk})
     subprocess.run(["mkswap", disk], check=True, capture_output=True)

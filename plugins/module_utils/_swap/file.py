@@ -128,7 +128,8 @@ def _resize(handle: int, path: str, wanted: Config) -> None:
     if wanted.size is None:
         raise AssertionError
     size = os.fstat(handle).st_size
-    if size not in (0, wanted.size) and not wanted.overwrite:
+    # Also a file that has its size: allocating the blocks of a sparse one can fill the file system.
+    if size and not wanted.overwrite:
         contents.refuse(handle, path)
     try:
         if size != wanted.size:
