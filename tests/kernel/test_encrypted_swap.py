@@ -156,7 +156,7 @@ def file_in_memory(tmp_path):
 def test_killed_anywhere_it_leaves_nothing_after_the_next_run():
     """A fixed sample of swap_kills.py, in a process of its own: it copies its memory for each try."""
     done = subprocess.run(
-        [sys.executable, "-B", swap_kills.__file__, "--stride", "13"],
+        [sys.executable, "-B", swap_kills.__file__, "--stride", "23"],
         capture_output=True,
         text=True,
         check=False,

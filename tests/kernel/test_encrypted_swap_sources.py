@@ -24,7 +24,13 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     KernelError,
     NotSupported,
 )
-from ansible_collections.racefree.block.plugins.module_utils._swap import config, contents, plan, program
+from ansible_collections.racefree.block.plugins.module_utils._swap import (
+    config,
+    contents,
+    plan,
+    program,
+    suspended,
+)
 from conftest import run_module, wait_until
 from names_service import add_partition, delete_partition, losetup
 from sealing import nothing_sealed
@@ -391,9 +397,63 @@ def test_blkid_has_a_deadline(disk, tmp_path, monkeypatch):
     fake.chmod(0o755)
     monkeypatch.setattr(contents, "_ENVIRONMENT", {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
     monkeypatch.setattr(os, "environ", dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}"))
-    monkeypatch.setattr(contents, "_SECONDS", 0.5)
+    # Reading the device itself must not take as long.
+    monkeypatch.setattr(contents, "_SECONDS", 3)
     with open(disk, "rb") as device, pytest.raises(DeadlineExceeded, match="blkid to look"):
         contents.refuse(device.fileno(), disk)
+
+
+@contextlib.contextmanager
+def suspended_device(name):
+    """A context in which the mapped device is suspended, for at most 20 seconds."""
+    subprocess.run(["udevadm", "settle"], check=True)
+    subprocess.run(["dmsetup", "suspend", "--noflush", "--nolockfs", name], check=True)
+    # Who waits for the device without a deadline must not wait for the end of the test.
+    late = threading.Timer(20, lambda: subprocess.run(["dmsetup", "resume", name], check=True))
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+        subprocess.run(["dmsetup", "resume", name], check=True)
+
+
+@pytest.mark.parametrize("is_below", [False, True])
+def test_a_suspended_device_is_refused(mapped, swap, capsys, monkeypatch, cleanup, is_below):
+    monkeypatch.setattr(suspended, "_SECONDS", 1)
+    name = f"{mapped}-above" if is_below else mapped
+    if is_below:
+        table_above = f"0 8192 linear /dev/mapper/{mapped} 0"
+        command = ["dmsetup", "create", name, "--uuid", f"U-{name}", "--table", table_above]
+        subprocess.run(command, check=True)
+        cleanup(dm=name)
+    node = f"/dev/mapper/{name}"
+    # With this, nobody looks at what it contains.
+    one = {"source": {"path": node, "uuid": f"U-{name}"}, "overwrite": True}
+    swap("one", size=None, **one)
+    with suspended_device(mapped):
+        [error] = planned(one=one).errors
+        assert f"{node}: {mapped} is suspended" in error and f"dmsetup resume {mapped}" in error
+        assert program.main(["start", "one"]) == 1
+        assert f"{node}: {mapped} is suspended" in capsys.readouterr().err
+    assert not swaps() and not table("racefree-swap-one")
+    assert program.main(["start", "one"]) == 0
+
+
+def test_a_device_that_is_suspended_for_a_moment(mapped, swap):
+    swap("one", size=None, source={"path": f"/dev/mapper/{mapped}", "uuid": f"U-{mapped}"})
+    subprocess.run(["udevadm", "settle"], check=True)
+    subprocess.run(["dmsetup", "suspend", mapped], check=True)
+    threading.Timer(1, lambda: subprocess.run(["dmsetup", "resume", mapped], check=True)).start()
+    assert program.main(["start", "one"]) == 0
+
+
+def test_storage_that_does_not_answer(mapped, monkeypatch):
+    """As a multipath device without a path, which is not suspended."""
+    monkeypatch.setattr(contents, "_SECONDS", 2)
+    with suspended_device(mapped), open(f"/dev/mapper/{mapped}", "rb", buffering=0) as device:
+        with pytest.raises(DeadlineExceeded, match="the storage to answer"):
+            contents.refuse(device.fileno(), mapped)
 
 
 def test_an_area_that_runs_on_other_storage(disk, swap, capsys, tmp_path):

@@ -16,6 +16,7 @@ import subprocess
 from .._base.deadline import Deadline
 from .._base.errors import DeviceBusy, KernelError, NotSupported
 from .._block import image_format
+from .._block.in_time import each_in_time
 from .._process.end import end
 
 _NAME = "blkid"
@@ -66,14 +67,36 @@ def found(fd: int, path: str) -> str | None:
 
 
 def _image(fd: int, path: str) -> str | None:
-    """The format of a disk image. Unlike blkid, this tells if nothing can be read."""
+    """
+    The format of a disk image. Unlike blkid, this tells if nothing can be read. DeadlineExceeded if the
+    storage does not answer.
+    """
+    limit = Deadline(_SECONDS)
+    # The process that reads inherits no file descriptor. This one keeps the device, so its number is pinned.
+    place = f"/proc/{os.getpid()}/fd/{fd}"
+    [(dummy, answered, image)] = each_in_time(lambda found: _read_image(found, path), [place], limit.left())
+    if not answered:
+        raise limit.exceeded(
+            "the storage to answer, to look at what it contains",
+            device=path,
+            hint="Look at the devices below it (dmsetup info, multipath -ll), and for errors in dmesg",
+        )
+    found: str | None = image
+    return found
+
+
+def _read_image(place: str, path: str) -> str | None:
     try:
-        # What an area has written went past the device's cache, in which older contents may still be.
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        size = os.lseek(fd, 0, os.SEEK_END)
-        start = image_format.tail_of(size)
-        head = os.pread(fd, image_format.HEAD, 0)
-        return image_format.format_of(head, os.pread(fd, image_format.TAIL, start), start)
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # What an area has written went past the device's cache, in which older contents may still be.
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            size = os.lseek(fd, 0, os.SEEK_END)
+            start = image_format.tail_of(size)
+            head = os.pread(fd, image_format.HEAD, 0)
+            return image_format.format_of(head, os.pread(fd, image_format.TAIL, start), start)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise KernelError.from_oserror(error, "look at what it contains", device=path) from error
 

@@ -20,7 +20,7 @@ from .._block import new_loop
 from .._dm import mapped
 from .._source import files, lookup, recipe, spec
 from .._source.resources import Resources
-from . import area, config, contents, file, running, users
+from . import area, config, contents, file, running, suspended, users
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ def _look(resources: Resources, found: Plan, wanted: config.Config, removed: set
         with storage:
             name = wanted.place(storage)
             users.refuse_device(storage, name, ours)
+            suspended.refuse(storage, name)
             if not wanted.overwrite:
                 contents.refuse(storage.fd, name)
     _warn(resources, source)

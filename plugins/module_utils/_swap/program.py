@@ -31,7 +31,7 @@ from .._block.seal import seals, way_in
 from .._dm import control, lifetime, load, mapped, removal, udev
 from .._source import below, opener, orphans, spec
 from .._source.resources import Resources
-from . import area, config, contents, file, plan, running, users
+from . import area, config, contents, file, plan, running, suspended, users
 
 _UDEV_SECONDS = 30
 _GOING_SECONDS = 10
@@ -222,6 +222,7 @@ def _storage(resources: Resources, wanted: config.Config) -> Device:
         name = device.path if prepared.part.offset else source.file
     elif device not in maker.made:
         users.refuse_device(device, name)
+        suspended.refuse(device, name)
     if not wanted.overwrite:
         contents.refuse(device.fd, name)
     area.check_size(device.size)
