@@ -17,7 +17,7 @@ import pytest
 import swap_areas
 import swap_kills
 from ansible_collections.racefree.block.plugins.module_utils._block.seal import reaping, seals, way_in
-from ansible_collections.racefree.block.plugins.module_utils._swap import area, program
+from ansible_collections.racefree.block.plugins.module_utils._swap import area, config, program
 from conftest import run_module, wait_until
 from sealing import is_refused, nothing_sealed, stopped_keeper
 from swap_areas import loops, swaps, table
@@ -183,6 +183,20 @@ def test_an_area_in_use_that_is_described_otherwise(swap, capsys):
         assert "not as configured now" in told and words in told and "racefree-encrypted-swap@one" in told
     swap(discard=True)
     assert program.main(["start", "one"]) == 0 and len(swaps()) == 1
+
+
+@pytest.mark.parametrize("text", ['{"source": {"file": "/x", "overlap": true}}', "no JSON", None])
+def test_a_stop_needs_no_valid_configuration(swap, text):
+    """As after an update of the role that refuses an option of an area that runs."""
+    swap()
+    assert program.main(["start", "one"]) == 0
+    path = os.path.join(config.DIRECTORY, "one.json")
+    os.unlink(path)
+    if text is not None:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    assert program.main(["stop", "one"]) == 0
+    assert not swaps() and not table("racefree-swap-one")
 
 
 @pytest.mark.parametrize("own", [{"name": "racefree-swap-one"}, {"uuid": "RACEFREE-SWAP-one"}])

@@ -160,7 +160,7 @@ def _devices_of(resources: Resources, identities: list[tuple[str, str]]) -> set[
 def _look(resources: Resources, found: Plan, wanted: config.Config, removed: set[str]) -> None:
     """Raise what starting the area would raise, as far as that is known before."""
     source = wanted.parsed()
-    own = running.find(resources, wanted)
+    own = running.find(resources, wanted.name)
     ours = set(removed)
     if own is not None and own.device is not None:
         device = resources.enter_context(own.device)

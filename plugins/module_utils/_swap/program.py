@@ -46,15 +46,18 @@ def main(arguments: list[str]) -> int:
             return 0
         if len(arguments) != 2 or arguments[0] not in ("start", "stop"):
             raise InvalidValue("arguments", " ".join(arguments), "must be start NAME, stop NAME or plan")
-        wanted = config.read(arguments[1])
+        action, name = arguments
+        config.check_name(name)
+        # What runs can be stopped, whatever its configuration says by now.
+        wanted = config.read(name) if action == "start" else None
         with Resources() as resources:
             seals.reap()
             orphans.reap(resources)
-            resources.locks.take(locks.of_mapped(wanted.device_name, wanted.uuid))
-            if arguments[0] == "start":
+            resources.locks.take(locks.of_mapped(*config.identity(name)))
+            if wanted is not None:
                 start(resources, wanted)
             else:
-                stop(resources, wanted)
+                stop(resources, name)
     except BlockError as error:
         _say(str(error))
         return 1
@@ -100,12 +103,12 @@ def start(resources: Resources, wanted: config.Config) -> None:
         _say("udev did not finish with the device in time")
 
 
-def stop(resources: Resources, wanted: config.Config) -> None:
+def stop(resources: Resources, name: str) -> None:
     """
-    Read back what is swapped out, and wait until the device is gone. The caller holds the locks of the
-    device.
+    Read back what is swapped out, and wait until the device of the area ``name`` is gone. The caller holds
+    the locks of the device.
     """
-    found = running.find(resources, wanted)
+    found = running.find(resources, name)
     if found is None or found.device is None:
         # A device whose last user was killed may have gone after main() looked for stale seals.
         _reap_what_is_going(resources.dm)
@@ -123,7 +126,7 @@ def stop(resources: Resources, wanted: config.Config) -> None:
             break
         if limit.expired:
             raise limit.exceeded(
-                f"{wanted.device_name} to be removed",
+                f"{config.identity(name)[0]} to be removed",
                 hint="Look for who has it open: fuser, dmsetup ls --tree",
             )
         limit.sleep(pause)
@@ -174,7 +177,7 @@ def _is_running(resources: Resources, wanted: config.Config) -> bool:
     Whether the kernel swaps to the device. DeviceBusy if the device exists but is not used for swap, or is
     not as wanted: its last stop has failed, and the configuration was changed.
     """
-    found = running.find(resources, wanted)
+    found = running.find(resources, wanted.name)
     if found is None:
         return False
     if found.device is not None:

@@ -15,7 +15,7 @@ from .._base.errors import BlockError, DeviceBusy, DeviceGone, WrongDevice
 from .._block import device as _device
 from .._dm import control, mapped
 from .._source import lookup
-from . import users
+from . import config, users
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
@@ -26,17 +26,21 @@ if TYPE_CHECKING:
 _SECTOR = 512
 
 
-def find(resources: Resources, wanted: Config) -> mapped.Mapped | None:
-    """The area's mapped device, held, or None. DeviceBusy if its name or UUID is that of another one."""
-    found = mapped.find(resources.dm, wanted.device_name, wanted.uuid)
-    if found is None or (found.status.name, found.status.uuid) == (wanted.device_name, wanted.uuid):
+def find(resources: Resources, name: str) -> mapped.Mapped | None:
+    """
+    The mapped device of the area ``name``, held, or None. DeviceBusy if its name or UUID is that of another
+    one.
+    """
+    wanted = config.identity(name)
+    found = mapped.find(resources.dm, *wanted)
+    if found is None or (found.status.name, found.status.uuid) == wanted:
         return found
     if found.device is not None:
         found.device.close()
     raise DeviceBusy(
         f"it is not this area's device: it has the name {found.status.name}, and the uuid "
         f"{found.status.uuid or 'none'}",
-        device=wanted.device_name,
+        device=wanted[0],
         hint=f"Rename or remove it: dmsetup info {found.status.name}",
     )
 
