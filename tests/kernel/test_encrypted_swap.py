@@ -230,6 +230,10 @@ def test_a_device_of_somebody_else_is_left_alone(swap, capsys, name, own):
         ({"overwrite": "yes"}, "overwrite yes"),
         ({"source": {"file": "/x", "overlap": True}}, "source.overlap true"),
         ({"source": {"file": "/x", "read_only": True}}, "source.read_only true"),
+        (
+            {"source": {"table": ["0 16384 zero"]}, "size": None},
+            "source table:(unnamed): must name a file or",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_and_leaves_nothing(swap, capsys, values, words):

@@ -418,6 +418,23 @@ def suspended_device(name):
         subprocess.run(["dmsetup", "resume", name], check=True)
 
 
+def test_a_table_is_refused(mapped, swap, capsys):
+    """Else what a guest has in the middle of its disk would be overwritten."""
+    node = f"/dev/mapper/{mapped}"
+    with open(node, "r+b", buffering=0) as guest:
+        guest.seek(2 * MIB)
+        guest.write(b"G" * 4096)
+        source = {"table": [f"0 4096 linear dm:{mapped},U-{mapped} 4096"]}
+        swap("one", size=None, source=source)
+        told = "must name a file or a device that exists: make the mapped device"
+        assert told in planned(one={"source": source}).errors[0]
+        assert program.main(["start", "one"]) == 1
+        assert told in capsys.readouterr().err
+        os.posix_fadvise(guest.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.pread(guest.fileno(), 4096, 2 * MIB) == b"G" * 4096
+    assert not swaps()
+
+
 @pytest.mark.parametrize("is_below", [False, True])
 def test_a_suspended_device_is_refused(mapped, swap, capsys, monkeypatch, cleanup, is_below):
     monkeypatch.setattr(suspended, "_SECONDS", 1)

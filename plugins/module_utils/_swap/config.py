@@ -17,13 +17,13 @@ from typing import Any
 from .._base import gone
 from .._base.errors import InvalidValue, KernelError
 from .._base.record import Record
-from .._source import spec
+from .._source import below, spec
 from . import area
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
     from .._block.device import Device
-    from .._source.spec import Source
+    from .._source.below import Lower
 
 DIRECTORY = "/etc/racefree-block/encrypted-swap"
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
@@ -53,9 +53,9 @@ class Config(Record):
     def uuid(self) -> str:
         return identity(self.name)[1]
 
-    def parsed(self) -> Source:
+    def parsed(self) -> Lower:
         """The source. The image formats of files are looked for with all other contents."""
-        source = spec.parse(self.source)
+        source = below.parse(self.source, "source")
         return source._replace(format="raw") if isinstance(source, spec.FileSource) else source
 
     def place(self, device: Device) -> str:
@@ -125,7 +125,9 @@ def of_values(name: str, found: Any) -> Config:
 
 
 def _check_source(value: Any) -> None:
-    source = spec.parse(value)
+    # A table is refused. Who uses the devices in it must be known before it is loaded, as targets such as
+    # raid write to them at once. And a part of a device can look empty, whatever the whole contains.
+    source = below.parse(value, "source")
     if getattr(source, "overlap", False):
         raise InvalidValue("source.overlap", True, "must be left out: nobody else may write swap's storage")
     if getattr(source, "read_only", False):

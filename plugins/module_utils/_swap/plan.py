@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 
-from .. import _dm_table
 from .._base import gone
 from .._base.errors import BlockError, DefinitionError, DeviceGone, InvalidValue
 from .._base.record import Record
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any
 
-    from .._block.device import Device
-    from .._source.spec import Source
+    from .._source.below import Lower
 
 
 class Plan(Record):
@@ -126,7 +124,7 @@ def _compare(
         known[name] = storage
 
 
-def _storage_of(resources: Resources, source: Source) -> _Storage:
+def _storage_of(resources: Resources, source: Lower) -> _Storage:
     whole = new_loop.Area()
     if isinstance(source, spec.FileSource):
         if not gone.exists(source.file):
@@ -134,7 +132,7 @@ def _storage_of(resources: Resources, source: Source) -> _Storage:
             return _Storage(("path", path), new_loop.Area(source.offset, source.size))
         with files.backing_of(source, read_only=True) as backing:
             return _Storage(("file", backing.device, backing.inode), file.part_of(source, backing))
-    text = "source", recipe.text_of(recipe.without_guards(source))
+    text = "source", recipe.text_of(source)
     try:
         device = lookup.find(source, resources)
     except DeviceGone:
@@ -184,28 +182,16 @@ def _look(resources: Resources, found: Plan, wanted: config.Config, removed: set
     _warn(resources, source)
 
 
-def _warn(resources: Resources, source: Source) -> None:
-    """Warn about each path that can lead to another device after the next boot."""
-    for path in _paths(source):
-        try:
-            found = lookup.find(path, resources)
-        except DeviceGone:
-            continue
-        if found is not None:
-            with found:
-                _warn_of(resources, path, found)
-
-
-def _warn_of(resources: Resources, source: spec.PathSource, device: Device) -> None:
-    doubt = recipe.doubt(source.path, mapped.is_mapped(device), source.uuid)
-    if doubt:
-        resources.warn(doubt)
-
-
-def _paths(source: Source) -> list[spec.PathSource]:
-    if isinstance(source, spec.PathSource):
-        return [source]
-    if isinstance(source, spec.TableSource):
-        slots = _dm_table.parse_table(source.table).devices(source.read_only)
-        return [path for dummy, slot in slots for path in _paths(spec.parse_slot(slot))]
-    return []
+def _warn(resources: Resources, source: Lower) -> None:
+    """Warn about a path that can lead to another device after the next boot."""
+    if not isinstance(source, spec.PathSource):
+        return
+    try:
+        found = lookup.find(source, resources)
+    except DeviceGone:
+        return
+    if found is not None:
+        with found:
+            doubt = recipe.doubt(source.path, mapped.is_mapped(found), source.uuid)
+            if doubt:
+                resources.warn(doubt)

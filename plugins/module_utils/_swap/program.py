@@ -223,7 +223,7 @@ def _storage(resources: Resources, wanted: config.Config) -> Device:
     if isinstance(source, spec.FileSource) and prepared is not None:
         file.check_made(resources, source, prepared, device, is_new=device in maker.made)
         name = device.path if prepared.part.offset else source.file
-    elif device not in maker.made:
+    else:
         users.refuse_device(device, name)
         suspended.refuse(device, name)
     if not wanted.overwrite:

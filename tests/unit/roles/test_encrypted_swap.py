@@ -77,6 +77,7 @@ def test_the_plan_runs_without_being_installed(tmp_path):
         "a": {"source": {"path": "/dev/dm-0"}},
         "b/c": {"source": {"file": "/x"}},
         "d": {"source": {"file": "/x", "overlap": True}},
+        "e": {"source": {"table": ["0 8 zero"]}},
     }
     done = subprocess.run(
         [sys.executable, "-I", "-c", (ROLE / "files/encrypted_swap_plan.py").read_text(encoding="utf-8")],
@@ -88,8 +89,13 @@ def test_the_plan_runs_without_being_installed(tmp_path):
         env={"TMPDIR": str(tmp_path)},
     )
     found = json.loads(done.stdout)
-    wanted = ("a: source /dev/dm-0: cannot be kept", "b/c: name b/c: must be", "d: source.overlap true")
-    assert [error.startswith(words) for error, words in zip(found["errors"], wanted)] == [True] * 3
+    wanted = (
+        "a: source /dev/dm-0: cannot be kept",
+        "b/c: name b/c: must be",
+        "d: source.overlap true",
+        "e: source table:(unnamed): must name a file or a device that exists",
+    )
+    assert [error.startswith(words) for error, words in zip(found["errors"], wanted)] == [True] * 4
     assert found["running"] == [] and not list(tmp_path.iterdir())
 
 
