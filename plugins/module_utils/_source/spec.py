@@ -141,7 +141,7 @@ def parse(value: object, option: str = "source", numbers: bool = False) -> Sourc
     The source from plain data or text; InvalidValue. Nothing is looked up. ``numbers``: allow major:minor.
     """
     if isinstance(value, str):
-        return _parse_text(value, option, numbers)
+        return _without_keys(option, lambda: _parse_text(value, option, numbers))
     if not isinstance(value, dict):
         given = None if value is None else _HIDDEN
         raise InvalidValue(option, given, f"must be text or a dictionary with one of {_KINDS}")
@@ -151,11 +151,27 @@ def parse(value: object, option: str = "source", numbers: bool = False) -> Sourc
         if value.get(kind) is not None and not (kind == "diskseq" and value.get("path") is not None)
     ]
     if len(kinds) != 1:
-        shown = {key: _shown(part) if key in _HARMLESS else _HIDDEN for key, part in value.items()}
+        shown = {
+            _HIDDEN if _has_key(key) else key: _shown(part) if key in _HARMLESS else _HIDDEN
+            for key, part in value.items()
+        }
         raise InvalidValue(
             option, shown, f"must have exactly one of {_KINDS} (a path may have a diskseq beside it)"
         )
-    return _PARSERS[kinds[0]](value, option)
+    return _without_keys(option, lambda: _PARSERS[kinds[0]](value, option))
+
+
+def _without_keys(option: str, parser: Callable[[], Source]) -> Source:
+    """What ``parser`` returns, or its InvalidValue without what may be a key."""
+    try:
+        return parser()
+    except InvalidValue as error:
+        shown = _HIDDEN if isinstance(error.value, (dict, list)) or _has_key(error.value) else error.value
+        named = f"{option}.{_HIDDEN}" if _has_key(error.option) else error.option
+        if (shown, named) == (error.value, error.option):
+            raise
+        # A traceback would show the message of the first error.
+        raise InvalidValue(named, shown, error.wrong) from None
 
 
 def _parse_text(text: str, option: str, numbers: bool) -> Source:
@@ -189,9 +205,15 @@ def _shown(value: object) -> object:
         return _HIDDEN
     if not isinstance(value, str):
         return value
+    return _HIDDEN if _has_key(value) or len(value.split()) > 1 or value[:1] in ("{", "[") else value
+
+
+def _has_key(value: object) -> bool:
+    """Whether it is text that may contain a key."""
+    if not isinstance(value, str):
+        return False
     parts = "".join(letter if letter.isalnum() else "/" for letter in value).split("/")
-    is_key = any(len(part) >= _KEY_LETTERS for part in parts)
-    return _HIDDEN if is_key or len(value.split()) > 1 or value[:1] in ("{", "[") else value
+    return any(len(part) >= _KEY_LETTERS for part in parts)
 
 
 def _parse_mapped(text: str, option: str) -> PathSource:
