@@ -10,11 +10,19 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._base import locks as _locks
-from .._base.errors import BlockError, DeviceBusy, GuestError, InvalidValue, WrongDevice
+from .._base.errors import (
+    BlockError,
+    DeadlineExceeded,
+    DeviceBusy,
+    GuestError,
+    InvalidValue,
+    WrongDevice,
+)
 from .._block import device as _device
 from .._block.device import Device
 from .._block.seal import reason_text
@@ -72,6 +80,40 @@ class _Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name} of {self.guest}"
+
+
+class _RunByLibvirt(contextlib.ExitStack):
+    """
+    Which guests libvirt runs, in one task. libvirt is asked once for each guest, before anything is changed:
+    if it stops answering afterwards, it is still known how to roll back.
+    """
+
+    # Seconds for libvirt's answer, and for later answers once it has let one question time out.
+    _PATIENCE = 10.0
+    _LATER = 1.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._answers: dict[str, bool | BlockError] = {}
+        self._seconds = self._PATIENCE
+
+    def has(self, guest: _guest.Guest) -> bool:
+        """Whether libvirt runs this guest. Raises an error, each time the same one, if it did not tell."""
+        if guest.uuid not in self._answers:
+            self._answers[guest.uuid] = self._ask(guest)
+        answer = self._answers[guest.uuid]
+        if isinstance(answer, BlockError):
+            raise answer
+        return answer
+
+    def _ask(self, guest: _guest.Guest) -> bool | BlockError:
+        try:
+            return attach.may_run_guests() and attach.runs(guest, self._seconds)
+        except BlockError as error:
+            if isinstance(error, DeadlineExceeded):
+                # A long list must not wait as long for each of its guests.
+                self._seconds = self._LATER
+            return error
 
 
 class VbdItem(Item):
@@ -162,7 +204,11 @@ class VbdItem(Item):
         return [] if self.found is None else needed_locks.of_source(self._wanted_source())
 
     def plan(self) -> Plan:
-        return self._plan_detached() if self.params["state"] == "detached" else self._plan_attached()
+        plan = self._plan_detached() if self.params["state"] == "detached" else self._plan_attached()
+        if plan.changed and not self.was_there:
+            # An error of one guest is an error of its own entries only.
+            self.by_libvirt()
+        return plan
 
     def apply(self) -> None:
         if self.params["state"] != "attached":
@@ -270,11 +316,17 @@ class VbdItem(Item):
         self.opener.give_up()
 
     def by_libvirt(self) -> bool:
-        """Whether to use libvirt for the change: libvirt knows only the disks that it attached itself."""
+        """
+        Whether to use libvirt for the change: libvirt knows only the disks that it attached itself. Called
+        first by the plan; later calls, also those of a rollback, get the same answer.
+        """
         wanted: str = self.params["toolstack"]
-        if wanted == "auto":
-            return attach.may_run_guests() and attach.runs(known(self.guest))
-        return wanted == "libvirt"
+        if wanted != "auto":
+            return wanted == "libvirt"
+        if self.params["state"] == "detached" and self.params["force"]:
+            # Neither the guest nor libvirt is asked.
+            return False
+        return self.resources.shared(_RunByLibvirt).has(known(self.guest))
 
     def result(self) -> dict[str, Any]:
         if self.params["state"] == "detached" or self.vbd is None:

@@ -18,73 +18,10 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
 from ansible_collections.racefree.block.plugins.module_utils._xen import blkback
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore import session
-from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
-from ansible_collections.racefree.block.plugins.modules import xen_vbd, xen_vbds
+from ansible_collections.racefree.block.plugins.modules import xen_vbds
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
-from ansible_collections.racefree.block.tests.unit.plugins.module_utils.played_blkback import PlayedBlkback
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils.played_host import XVDB, XVDC
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.runs import run
-from ansible_collections.racefree.block.tests.unit.plugins.module_utils.xenstored import Xenstored
-
-UUID = "00000005-1111-2222-3333-444444444444"
-XVDB, XVDC = 51728, 51744
-
-
-class Host:
-    """A host with one running guest. ``place``: the directory of its images."""
-
-    def __init__(self, backend, store, place):
-        self.backend, self.store, self.place = backend, store, place
-
-    def image(self, name):
-        return loopdevices.image(self.place, name)
-
-    def vbd(self, source, vdev="xvdb", check=False, before=None, **options):
-        arguments = {"domain": "web", "vdev": vdev, "persist": False, "toolstack": "xenstore", "timeout": 5}
-        arguments.update({"source": source if isinstance(source, dict) else {"file": source}}, **options)
-        return run(xen_vbd.main, arguments, check=check, before=before)
-
-    def replace(self, source, vdev="xvdb", **options):
-        return self.vbd(source, vdev, replace=True, **options)
-
-    def nodes(self, devid=XVDB):
-        backend = Key(5, devid).backend
-        return {name: self.store.read(f"{backend}/{name}") for name in self.store.list(backend) or []}
-
-    def bound(self):
-        """The files that have loop devices, when those that nobody has open are gone."""
-        for dummy in range(100):
-            found = sorted(loopdevices.bound_files(self.place).values())
-            if len(found) <= len([path for path in (self.backend.has(XVDB), self.backend.has(XVDC)) if path]):
-                break
-            time.sleep(0.02)
-        return found
-
-
-@pytest.fixture(name="daemon", scope="module")
-def fixture_daemon():
-    with Xenstored() as daemon:
-        yield daemon
-
-
-@pytest.fixture(name="host")
-def fixture_host(daemon, monkeypatch, tmp_path):
-    loopdevices.need_loop()
-    sysfs = tmp_path / "xen-backend"
-    sysfs.mkdir()
-    monkeypatch.setattr(Key, "sysfs", property(lambda key: f"{sysfs}/vbd-{key.domid}-{key.devid}"))
-    with Store(5, daemon.socket) as store, loopdevices.directory() as place:
-        monkeypatch.setenv("XENSTORED_PATH", daemon.socket)
-        for path, value in (
-            ("/local/domain/5/name", "web"),
-            ("/local/domain/5/vm", f"/vm/{UUID}"),
-            ("/libxl/5/type", "pv"),
-        ):
-            store.write(path, value)
-        with PlayedBlkback(daemon.socket, 5, sysfs) as backend:
-            yield Host(backend, store, place)
-        for path in ("/local", "/libxl"):
-            store.remove(path)
-        assert loopdevices.nothing_bound(place)
 
 
 def test_another_source_in_one_task(host):

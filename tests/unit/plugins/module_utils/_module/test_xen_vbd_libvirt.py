@@ -1,0 +1,158 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+xen_vbd and xen_vbds on a host with libvirt, which fails in the middle: real loop devices and a real
+xenstored; blkback, the guests and libvirt are played. tests/host/test_libvirt_vbd.py has the real ones.
+"""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import attach, connection
+from ansible_collections.racefree.block.plugins.modules import xen_vbds
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils.played_host import UUID, XVDB, XVDC
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils.runs import run
+
+OTHER_UUID = "00000006-1111-2222-3333-444444444444"
+NO_DOMAIN = 42
+
+
+class LibvirtError(Exception):
+    def __init__(self, text, code=38):
+        super().__init__(text)
+        self.code = code
+
+    def get_error_code(self):
+        return self.code
+
+    def get_error_message(self):
+        return str(self)
+
+
+class Libvirt:
+    """
+    libvirt's library and daemon. Modules run in processes of their own, so the daemon is down while the file
+    ``down`` exists, and each question is a line of the file ``asked``. ``domains``: by UUID; libvirt knows
+    no others. A LibvirtError instead of a domain is raised.
+    """
+
+    VIR_ERR_NO_DOMAIN, VIR_ERR_INVALID_ARG, VIR_ERR_CONF_SYNTAX, VIR_DOMAIN_AFFECT_LIVE = NO_DOMAIN, 8, 29, 1
+    libvirtError = LibvirtError
+
+    def __init__(self, place):
+        self.down, self.asked, self.domains = place / "down", place / "asked", {}
+        self.asked.touch()
+
+    def open(self, uri):
+        if self.down.exists():
+            raise LibvirtError("Failed to connect socket to '/run/libvirt/virtxend-sock': Connection refused")
+        return types.SimpleNamespace(
+            lookupByUUIDString=self.look_up, close=lambda: 0, getLibVersion=lambda: 9000000
+        )
+
+    def look_up(self, uuid):
+        with open(self.asked, "a", encoding="ascii") as file:
+            file.write(f"{uuid}\n")
+        found = self.domains.get(uuid, LibvirtError("no domain with matching uuid", NO_DOMAIN))
+        if isinstance(found, LibvirtError):
+            raise found
+        return found
+
+    def ends_when_opened(self, backend, path):
+        """Let the daemon end when blkback is about to open this file, which it rejects."""
+        down = self.down
+
+        class Rejects(set):
+            def __contains__(self, other):
+                if other == path:
+                    down.touch()
+                return super().__contains__(other)
+
+        backend.rejects = Rejects([path])
+
+
+@pytest.fixture(name="libvirt")
+def fixture_libvirt(monkeypatch, tmp_path):
+    played = Libvirt(tmp_path)
+    for module in (attach, connection):
+        monkeypatch.setattr(module, "libvirt", played)
+    monkeypatch.setattr(attach, "may_run_guests", lambda: True)
+    return played
+
+
+def entry(path, vdev="xvdb", **options):
+    return {
+        "domain": "web",
+        "vdev": vdev,
+        "source": {"file": path},
+        "persist": False,
+        "timeout": 5,
+        **options,
+    }
+
+
+def test_a_disk_is_put_back_without_libvirt(host, libvirt):
+    """libvirt does not run this guest. It must not be needed to give the old disk back."""
+    old, new = host.image("old"), host.image("new")
+    host.vbd(old)
+    libvirt.ends_when_opened(host.backend, new)
+    result = host.replace(new, toolstack="auto")
+    assert libvirt.down.exists() and result["failed"] and not result["changed"]
+    assert "creating vbd structure" in result["msg"] and "The guest has its old disk" in result["msg"]
+    assert host.backend.has(XVDB) == old
+
+
+def test_a_disk_is_rolled_back_without_libvirt(host, libvirt):
+    one, two = host.image("one"), host.image("two")
+    libvirt.ends_when_opened(host.backend, two)
+    result = run(xen_vbds.main, {"vbds": [entry(one), entry(two, "xvdc")]})
+    assert libvirt.down.exists() and result["failed"] and not result["changed"]
+    assert (host.backend.has(XVDB), host.backend.has(XVDC)) == (None, None)
+    assert libvirt.asked.read_text().splitlines() == [UUID], "it is asked once for each guest"
+
+
+def test_a_replaced_disk_is_rolled_back_without_libvirt(host, libvirt):
+    old, new, other = host.image("old"), host.image("new"), host.image("other")
+    host.vbd(old)
+    libvirt.ends_when_opened(host.backend, other)
+    result = run(xen_vbds.main, {"vbds": [entry(new, replace=True), entry(other, "xvdc")]})
+    assert libvirt.down.exists() and result["failed"] and not result["changed"]
+    assert (host.backend.has(XVDB), host.backend.has(XVDC)) == (old, None)
+
+
+def test_one_guest_that_libvirt_does_not_answer_for(host, libvirt):
+    """With on_error=keep, the disks of the other guests are attached."""
+    for path, value in (("name", "mail"), ("vm", f"/vm/{OTHER_UUID}")):
+        host.store.write(f"/local/domain/6/{path}", value)
+    libvirt.domains[OTHER_UUID] = LibvirtError("internal error: it is being created")
+    one, two = host.image("one"), host.image("two")
+    entries = [entry(two, domain="mail"), entry(two, "xvdc", domain="mail"), entry(one)]
+    for check in (True, False):
+        result = run(xen_vbds.main, {"vbds": entries, "on_error": "keep"}, check=check)
+        first, second, third = result["vbds"]
+        assert "whether libvirt runs the guest could not be determined" in first["msg"] == second["msg"]
+        assert third["changed"] and not third.get("failed")
+    assert host.backend.has(XVDB) == one
+    assert libvirt.asked.read_text().splitlines() == [OTHER_UUID, UUID] * 2
+
+
+def test_libvirt_is_not_asked_for_what_needs_no_answer(host, libvirt):
+    """A disk that is there already, and one that is taken away by force."""
+    path = host.image("disk")
+    host.vbd(path)
+    libvirt.down.touch()
+    assert not host.vbd(path, toolstack="auto").get("failed")
+    result = host.vbd(path, toolstack="auto", state="detached", force=True)
+    assert result["changed"] and host.backend.has(XVDB) is None
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_nothing_is_begun_if_libvirt_does_not_answer(host, libvirt, check):
+    libvirt.down.touch()
+    result = host.vbd(host.image("disk"), toolstack="auto", check=check)
+    assert result["failed"] and not result["changed"] and "set toolstack: xenstore" in result["msg"]
+    assert host.backend.opened == []
