@@ -36,6 +36,7 @@ from .handles import Connection, DomainHandle
 
 if TYPE_CHECKING:
     from .._block.seal import blkback as _seals
+    from .._xenstore.nodes import Nodes
     from .._xenstore.pyxs_store import Store
     from .._xenstore.session import Transaction
 else:
@@ -326,6 +327,25 @@ def remove_released(store: Store, detachment: Detachment, limit: Deadline, uri: 
         if outcome.error is not None:
             raise outcome.error
     return is_listed
+
+
+def attach_again(
+    store: Store,
+    request: Request,
+    limit: Deadline,
+    guard: Callable[[Nodes, Request], None] | None,
+    uri: str,
+    is_listed: bool,
+) -> Outcome:
+    """
+    Attach a disk again that was taken away to be replaced. ``is_listed``: what :func:`remove_released` has
+    returned, if it was called. Then libvirt still lists this disk as it was, and would not attach it twice.
+    """
+    if is_listed:
+        (outcome,) = blkback.attach(store, [request], limit.left(), guard=guard)
+    else:
+        (outcome,) = attach(store, [request], limit.left(), guard, uri)
+    return outcome
 
 
 def _forget(vbd: Vbd, guest: _guest.Guest, limit: Deadline, uri: str) -> None:

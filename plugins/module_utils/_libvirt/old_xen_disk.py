@@ -15,7 +15,7 @@ from typing import Any
 from .._base.deadline import Deadline
 from .._block.device import Device
 from .._source.resources import Resources
-from .._xen import blkback, replacing, stack
+from .._xen import replacing, stack
 from .._xen import sharing as _sharing
 from .._xen.replacing import OldDisk
 from .._xenstore.pyxs_store import Store
@@ -76,11 +76,7 @@ class OldXenDisk(OldRunningDisk):
             request = request._replace(device=device, params=self._spec.path)
         with _sharing.Sharing(stack.questions(self._resources)) as sharing:
             guard = None if self.old.is_shared else sharing.guard
-            if is_listed:
-                # libvirt still lists it as it was, and would not attach it a second time.
-                (outcome,) = blkback.attach(self._store, [request], limit.left(), guard=guard)
-            else:
-                (outcome,) = attach.attach(self._store, [request], limit.left(), guard, self._request.uri)
+            outcome = attach.attach_again(self._store, request, limit, guard, self._request.uri, is_listed)
         if outcome.error is not None:
             raise outcome.error
         return request.device

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._base import locks as _locks
+from .._base.deadline import Deadline
 from .._base.errors import (
     BlockError,
     DeadlineExceeded,
@@ -27,6 +28,7 @@ from .._block import device as _device
 from .._block.device import Device
 from .._block.seal import reason_text
 from .._libvirt import attach
+from .._libvirt.connection import URI
 from .._source import area, files, growth, lookup, needed_locks, opener, spec
 from .._source.resources import Resources
 from .._xen import attached, blkback, grown, replacing, stack, vbd_nodes, vbd_read, vdev
@@ -136,6 +138,8 @@ class VbdItem(Item):
         # The disk that the guest has there and that is to be replaced, and whether it is detached now.
         self.old: OldDisk | None = None
         self._is_taken = False
+        # Whether the guest has released it, but detaching it has failed.
+        self._has_remains = False
         # The bytes that the disk is to have at least, 0 if that was not given; and how the disk grows.
         self.size = 0
         self.growth: growth.Growth | None = None
@@ -299,12 +303,7 @@ class VbdItem(Item):
 
     def _undo_disk(self) -> None:
         if self.params["state"] == "attached" and self.vbd is not None:
-            errors: dict[int, BlockError | None] = {}
-            # A guest that keeps the new disk keeps it for good.
-            self._detach([self], _BatchKey(False, self.by_libvirt()), errors, self.old is not None)
-            error = errors[id(self)]
-            if error is not None:
-                raise error
+            self._take_new()
             self.vbd = None
         if self.old is not None and self._is_taken:
             failure = error_of(self._put_back)
@@ -314,6 +313,32 @@ class VbdItem(Item):
                 self.warnings.append(f"{self.title()}: the guest has {self.old} again")
         # A device that was created for the disk is removed when this task, its last user, closes it.
         self.opener.give_up()
+
+    def _take_new(self) -> None:
+        """Detach the disk that this run has attached."""
+        errors: dict[int, BlockError | None] = {}
+        # A guest that keeps the new disk keeps it for good.
+        self._detach([self], _BatchKey(False, self.by_libvirt()), errors, self.old is not None)
+        error = errors[id(self)]
+        if error is None:
+            return
+        if self.old is None or not self.old.is_attached or not self.by_libvirt():
+            raise error
+        new = OldDisk(known(self.vbd), known(self.guest), self.device, None)
+        if not new.is_released(self.resources.shared(Store)):
+            raise error
+        # The guest has neither of them now.
+        failure = error_of(lambda: self._forget_new(new, error))
+        if failure is not None:
+            raise replacing.not_again(self.old, failure)
+
+    def _forget_new(self, new: OldDisk, error: BlockError) -> None:
+        """Have libvirt forget the new disk, which the guest has released. Raises ``error`` if it does not."""
+        limit = Deadline(self.params["timeout"])
+        if attach.remove_released(self.resources.shared(Store), new.detachment, limit, URI):
+            # With the old disk there, libvirt would list another disk than the guest has, and save that one.
+            error.hint = f"{error.hint or error.HINT}. libvirt still lists the new disk as {self.vdev.name}"
+            raise error
 
     def by_libvirt(self) -> bool:
         """
@@ -463,7 +488,7 @@ class VbdItem(Item):
                 item._say_what_holds(error, error_of(item._put_back))
 
     def _look_if_taken(self) -> None:
-        self._is_taken = known(self.old).is_released(self.resources.shared(Store))
+        self._is_taken = self._has_remains = known(self.old).is_released(self.resources.shared(Store))
 
     def _say_not_known(self, error: BlockError, failure: BlockError | None) -> None:
         if failure is not None:
@@ -481,13 +506,19 @@ class VbdItem(Item):
         old, self._is_taken = known(self.old), False
         if old.device is None:
             return
-        store, batch = self.resources.shared(Store), _BatchKey(True, self.by_libvirt())
-        timeout, detach = self.params["timeout"], attach.detach if batch.by_libvirt else blkback.detach
-        replacing.clear(store, old.vbd.key, lambda: detach(store, [old.detachment], timeout))
+        store, timeout = self.resources.shared(Store), self.params["timeout"]
+        by_libvirt, is_listed, limit = self.by_libvirt(), False, Deadline(timeout)
+        if by_libvirt and self._has_remains:
+            is_listed = attach.remove_released(store, old.detachment, limit, URI)
+        else:
+            detach = attach.detach if by_libvirt else blkback.detach
+            replacing.clear(store, old.vbd.key, lambda: detach(store, [old.detachment], timeout))
         with _sharing.Sharing(stack.questions(self.resources)) as sharing:
             guard = None if old.is_shared else sharing.guard
-            way = attach.attach if batch.by_libvirt else blkback.attach
-            (outcome,) = way(store, [old.request()], timeout, guard=guard)
+            if by_libvirt:
+                outcome = attach.attach_again(store, old.request(), limit, guard, URI, is_listed)
+            else:
+                (outcome,) = blkback.attach(store, [old.request()], timeout, guard=guard)
         if outcome.error is not None:
             raise outcome.error
         sealing.change(old.device, {}, self._old_seal, [], self._reason())

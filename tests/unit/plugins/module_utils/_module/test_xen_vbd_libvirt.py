@@ -9,10 +9,16 @@ xenstored; blkback, the guests and libvirt are played. tests/host/test_libvirt_v
 
 from __future__ import annotations
 
+import os
+import re
 import types
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import attach, connection
+from ansible_collections.racefree.block.plugins.module_utils._xen import blkback, guest, vdev
+from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import Key
+from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.plugins.modules import xen_vbds
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.played_host import UUID, XVDB, XVDC
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.runs import run
@@ -62,6 +68,11 @@ class Libvirt:
             raise found
         return found
 
+    def runs_web(self, place, refuses=()):
+        """Let libvirt run the guest "web"; returns the file that is there while it lists the disk xvdb."""
+        domain = self.domains[UUID] = Domain(place / "listed", refuses)
+        return domain.listed
+
     def ends_when_opened(self, backend, path):
         """Let the daemon end when blkback is about to open this file, which it rejects."""
         down = self.down
@@ -73,6 +84,45 @@ class Libvirt:
                 return super().__contains__(other)
 
         backend.rejects = Rejects([path])
+
+
+class Domain:
+    """
+    A guest that libvirt runs. It lists the disk xvdb while the file ``listed`` exists. ``refuses``: the
+    numbers of the calls, from 1, in which it does not detach a disk.
+    """
+
+    def __init__(self, listed, refuses):
+        self.listed, self.refuses, self.calls = listed, refuses, 0
+
+    def isActive(self):
+        return 1
+
+    def XMLDesc(self, flags):
+        return "<target dev='xvdb' bus='xen'/>" if self.listed.exists() else ""
+
+    def detachDeviceFlags(self, xml, flags):
+        self.calls += 1
+        if self.calls in self.refuses:
+            raise LibvirtError("internal error: libxenlight failed to detach disk 'xvdb'")
+        assert "dev='xvdb'" in xml.replace('"', "'")
+        with Store(5) as store:
+            for path in (Key(5, XVDB).backend, Key(5, XVDB).frontend, Key(5, XVDB).libxl):
+                store.remove(path)
+        self.listed.unlink()
+
+    def attachDeviceFlags(self, xml, flags):
+        path, dev = re.findall(r"dev=['\"](.+?)['\"]", xml)
+        if dev == "xvdb" and self.listed.exists():
+            raise LibvirtError("operation failed: target xvdb already exists")
+        number = os.stat(path).st_rdev
+        with Store(5) as store, _device.open_number(os.major(number), os.minor(number)) as device:
+            request = blkback.Request(guest.Guest(5, UUID, "web"), vdev.parse(dev), device, params=path)
+            (outcome,) = blkback.attach(store, [request], 5)
+        if outcome.error is not None:
+            raise LibvirtError(f"internal error: {outcome.error}")
+        if dev == "xvdb":
+            self.listed.touch()
 
 
 @pytest.fixture(name="libvirt")
@@ -156,3 +206,53 @@ def test_nothing_is_begun_if_libvirt_does_not_answer(host, libvirt, check):
     result = host.vbd(host.image("disk"), toolstack="auto", check=check)
     assert result["failed"] and not result["changed"] and "set toolstack: xenstore" in result["msg"]
     assert host.backend.opened == []
+
+
+def check_has_again(result, host, old):
+    assert (
+        "The guest has its old disk" in result["msg"] and "could not be attached again" not in result["msg"]
+    )
+    assert result["failed"] and not result["changed"] and host.backend.has(XVDB) == old
+
+
+@pytest.mark.parametrize("refuses", [range(1, 2), range(1, 99)], ids=["once", "always"])
+def test_libvirt_does_not_forget_the_old_disk(host, libvirt, tmp_path, refuses):
+    """The guest has released it. It gets it again: through libvirt, or as libvirt still lists it."""
+    listed = libvirt.runs_web(tmp_path, refuses)
+    old, new = host.image("old"), host.image("new")
+    assert host.vbd(old, toolstack="auto")["changed"] and listed.exists()
+    result = host.replace(new, toolstack="auto")
+    assert "failed to detach disk 'xvdb'" in result["msg"]
+    check_has_again(result, host, old)
+    assert listed.exists() and host.backend.opened == [old, old]
+    libvirt.runs_web(tmp_path)
+    assert host.replace(new, toolstack="auto")["changed"] and host.backend.has(XVDB) == new
+    assert listed.exists()
+
+
+def test_the_new_disk_fails_in_libvirt(host, libvirt, tmp_path):
+    listed = libvirt.runs_web(tmp_path)
+    old, new = host.image("old"), host.image("new")
+    host.vbd(old, toolstack="libvirt")
+    host.backend.rejects.add(new)
+    check_has_again(host.replace(new, toolstack="libvirt"), host, old)
+    assert listed.exists()
+
+
+@pytest.mark.parametrize("refuses", [(), (2,), range(2, 99)], ids=["never", "once", "always"])
+def test_libvirt_does_not_forget_the_new_disk_that_is_rolled_back(host, libvirt, tmp_path, refuses):
+    """The guest must not have another disk than libvirt lists: if it were saved, it would get that one."""
+    listed = libvirt.runs_web(tmp_path, refuses)
+    old, new, other = host.image("old"), host.image("new"), host.image("other")
+    host.vbd(old, toolstack="libvirt")
+    host.backend.rejects.add(other)
+    result = run(xen_vbds.main, {"vbds": [entry(new, replace=True), entry(other, "xvdc")]})
+    assert result["failed"] and "creating vbd structure" in result["msg"]
+    told = str(result["warnings"])
+    assert listed.exists() and host.backend.has(XVDC) is None
+    if len(refuses) < 2:
+        assert "the guest has its old disk" in told and host.backend.has(XVDB) == old
+        assert not result["changed"]
+        return
+    assert "the guest has no disk xvdb now: its old disk" in told and host.backend.has(XVDB) is None
+    assert "libvirt still lists the new disk as xvdb" in told and result["changed"]
