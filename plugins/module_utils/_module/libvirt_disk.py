@@ -10,11 +10,11 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._base import locks as _locks
-from .._base.deadline import Deadline
 from .._base.errors import (
     BlockError,
     DeadlineExceeded,
@@ -61,9 +61,18 @@ ARGUMENTS = {
     "timeout": {"type": "int", "default": 60},
     "state": {"type": "str", "choices": ["present", "absent", "empty"], "default": "present"},
 }
-# Seconds for reading a definition: less than those of the hook, which may wait for this task meanwhile.
+# Seconds for reading a definition while the task holds locks of sources: less than those of the hook, which
+# may wait for one of them meanwhile.
 _READING = 20
 _BUSES = ("xen", "virtio", "ide", "scsi", "sata", "usb", "fdc", "uml", "sd")
+
+
+class _AskedLocks(contextlib.ExitStack):
+    """The locks of sources that the entries of one task have asked for. ``by_name``: some may not be held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name: dict[str, _locks.Lock] = {}
 
 
 class DiskItem(Item):
@@ -173,6 +182,8 @@ class DiskItem(Item):
             locks.append(self._lock_of_disk(uuid))
             if self.request.source is not None:
                 self._source_locks = needed_locks.of_source(self.request.source)
+                asked = self.resources.shared(_AskedLocks).by_name
+                asked.update((lock.name, lock) for lock in self._source_locks)
         return locks + self._source_locks
 
     def unneeded_locks(self) -> list[_locks.Lock]:
@@ -250,17 +261,22 @@ class DiskItem(Item):
     def _read_definition(self) -> connection.Definition:
         """
         The domain's definition. libvirt does not answer while the hook makes the domain's disks, and the hook
-        may wait for the locks of a source that this task holds. So this wait ends well before the hook's.
+        may wait for the locks of a source that this task holds, for any of its entries. Then this wait ends
+        well before the hook's.
         """
-        request = self.request
-        limit = Deadline(min(request.timeout, _READING))
+        request, asked = self.request, self.resources.shared(_AskedLocks).by_name
+        is_locked = any(map(self.resources.locks.has, asked.values()))
+        limit = request.limit()
         try:
-            return connection.read(request.uri, request.domain, limit)
-        except DeadlineExceeded as error:
-            error.hint = (
-                f"{error.hint}. If the domain is just starting, it may wait for an image that this task has "
-                "locked. Nothing was done. Try again"
+            return connection.read(
+                request.uri, request.domain, limit.sooner(_READING) if is_locked else limit
             )
+        except DeadlineExceeded as error:
+            if is_locked:
+                error.hint = (
+                    f"{error.hint}. If the domain is just starting, it may wait for an image that this task "
+                    "has locked. Nothing was done. Try again"
+                )
             raise
 
     def _plan_file(self, before: dict[str, Any], after: dict[str, Any]) -> None:

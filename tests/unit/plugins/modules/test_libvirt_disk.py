@@ -11,10 +11,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    DeadlineExceeded,
+    InvalidValue,
+)
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     connection,
     disk_definition,
@@ -81,6 +85,20 @@ def test_duplicates():
     assert "in the list twice" in result["disks"][1]["msg"] and not result["changed"]
 
 
+UUID = "11111111-2222-3333-4444-55555555555b"
+
+
+def item_of(resources, **options):
+    """The checked item of one entry."""
+    params = dict.fromkeys(_libvirt_disk.ARGUMENTS, None)
+    params.update(
+        {key: spec["default"] for key, spec in _libvirt_disk.ARGUMENTS.items() if "default" in spec}, **GOOD
+    )
+    item = _libvirt_disk.DiskItem({**params, **options}, resources)
+    item.check()
+    return item
+
+
 def thin(length, number=1):
     pool = {"path": "/dev/mapper/pool", "uuid": "POOL-1"}
     return {"table": [{"start": 0, "length": length, "target": "thin", "pool": pool, "id": number}]}
@@ -99,18 +117,69 @@ def thin(length, number=1):
     ],
 )
 def test_a_volume_is_not_made_shorter(recipe, length, refused):
-    uuid = "11111111-2222-3333-4444-55555555555b"
-    xml = f"<domain type='xen'><name>web1</name><uuid>{uuid}</uuid><devices></devices></domain>"
-    xml = domain_xml.put(xml, domain_xml.Disk("xvda", domain_xml.path_of(uuid, "xvda")), recipe)
-    params = dict.fromkeys(_libvirt_disk.ARGUMENTS, None)
-    params.update(
-        {key: spec["default"] for key, spec in _libvirt_disk.ARGUMENTS.items() if "default" in spec}, **GOOD
-    )
+    xml = f"<domain type='xen'><name>web1</name><uuid>{UUID}</uuid><devices></devices></domain>"
+    xml = domain_xml.put(xml, domain_xml.Disk("xvda", domain_xml.path_of(UUID, "xvda")), recipe)
     with Resources() as resources:
-        item = _libvirt_disk.DiskItem(dict(params, source=thin(length)), resources)
-    item.check()
+        item = item_of(resources, source=thin(length))
     if not refused:
         disk_definition.refuse_shrinking(xml, item.request)
         return
     with pytest.raises(InvalidValue, match="8 sectors.*16 sectors or more.*state=absent"):
         disk_definition.refuse_shrinking(xml, item.request)
+
+
+@pytest.fixture
+def busy(monkeypatch, tmp_path):
+    """libvirt is busy; the seconds for which it is waited for. Locks are in a directory of the test."""
+    waited = []
+
+    def read(uri, domain, limit):
+        waited.append(limit.seconds)
+        raise limit.exceeded("libvirt", hint="Check")
+
+    os.chmod(tmp_path, 0o700)
+    monkeypatch.setattr(_libvirt_disk.connection, "read", read)
+    monkeypatch.setattr(_libvirt_disk._locks, "DIRECTORY", str(tmp_path))
+    return waited
+
+
+@pytest.mark.parametrize(
+    "live, is_running, locked, seconds",
+    [
+        (False, True, True, 300),
+        (True, False, True, 300),
+        (True, True, True, 20),
+        # In check mode there are no locks.
+        (True, True, False, 300),
+    ],
+)
+def test_how_long_libvirt_is_waited_for(busy, tmp_path, live, is_running, locked, seconds):
+    """Shorter only while the domain's hook may wait for the lock of a source that this task holds."""
+    image = tmp_path / "a.raw"
+    image.write_bytes(bytes(4096))
+    with Resources() as resources:
+        options = {"uri": "qemu:///system", "timeout": 300}
+        item = item_of(resources, live=live, source=f"file:{image}", **options)
+        # Another entry of the task, which has no locks of its own.
+        other = item_of(resources, domain="web2", source=f"file:{image}", **options)
+        for name, is_live in (("web1", is_running), ("web2", True)):
+            resources.domains["qemu:///system", name] = f"{UUID[:-4]}{name}", is_live
+        if locked:
+            resources.locks.take(item.locks() + other.locks())
+        for each in (item, other):
+            with pytest.raises(DeadlineExceeded) as caught:
+                each.plan()
+            assert ("an image that this task has locked" in str(caught.value)) == (seconds == 20)
+    assert busy == pytest.approx([seconds, seconds])
+
+
+def test_a_shorter_timeout_is_kept(busy, tmp_path):
+    image = tmp_path / "a.raw"
+    image.write_bytes(bytes(4096))
+    with Resources() as resources:
+        item = item_of(resources, uri="qemu:///system", live=True, timeout=5, source=f"file:{image}")
+        resources.domains["qemu:///system", "web1"] = UUID, True
+        resources.locks.take(item.locks())
+        with pytest.raises(DeadlineExceeded):
+            item.plan()
+    assert busy == [5]
