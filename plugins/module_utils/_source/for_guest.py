@@ -68,7 +68,7 @@ def open_in_turn(
     """
     As :func:`open_source`, for a caller that holds the locks of the source (:func:`take_turn`), unless it
     holds the source's device. It never waits for such a lock, so the caller can hold a lock that is taken
-    after those.
+    after those. Raises ``_base.locks.Unavailable`` if another run has one that is needed.
     """
     missing = [lock for lock in needed_locks.of_source(source) if not resources.locks.has(lock)]
     # A path may lead to another file by now, for which a device is made.
@@ -76,7 +76,8 @@ def open_in_turn(
     if missing:
         resources.loops.forget()
     try:
-        return _open(resources, source, limit, read_only, shared)
+        # Creating a device takes those that are still missing, or fails at once.
+        return _open(resources, source, limit.sooner(0), read_only, shared)
     finally:
         resources.locks.release(taken)
 

@@ -11,8 +11,10 @@ RACEFREE_PAIRS is the number of pairs of each kind.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import time
 import types
 
 import pytest
@@ -352,25 +354,50 @@ def test_all_locks_of_guests_files_are_taken_in_one_order_with_a_deadline(place)
     files = [loopdevices.image(place, name) for name in "abc"]
     first, second = sorted(files[:2], key=lambda path: locks.of_file(path)[0].offset)
     sources = [spec.parse({"file": path, "read_only": True}) for path in (second, first)]
+    with locked_by_another(first), resources.Resources() as host:
+        with pytest.raises(locks.Unavailable):
+            for_guest.take_turn(host, sources, Deadline(0))
+        assert not any(host.locks.has(lock) for path in files for lock in locks.of_file(path)), (
+            "it keeps what another waits for"
+        )
+        with pytest.raises(locks.Unavailable):
+            opener.Opener(host, limit=Deadline(0)).open(sources[1])
+
+
+def test_a_file_that_takes_the_others_path_is_not_waited_for(place):
+    """
+    The caller holds the lock of the source, and one that is taken after it (``disk_device.locked``). By then
+    the path leads to another file, which another run works on.
+    """
+    image, other = (loopdevices.image(place, name) for name in "ab")
+    source = spec.parse({"file": image, "read_only": True})
+    with locked_by_another(other), resources.Resources() as host:
+        for_guest.take_turn(host, [source], Deadline(5))
+        os.rename(other, image)
+        start = time.monotonic()
+        with pytest.raises(locks.Unavailable, match=f"to finish with the file {image}"):
+            for_guest.open_in_turn(host, source, Deadline(10), read_only=True)
+        assert time.monotonic() - start < 2
+        assert not any(host.locks.has(lock) for lock in locks.of_file(image))
+    with resources.Resources() as host:
+        assert for_guest.open_in_turn(host, source, Deadline(10), read_only=True).path.startswith("/dev/loop")
+
+
+@contextlib.contextmanager
+def locked_by_another(path):
+    """Another process holds the lock of the file."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         try:
-            with locks.held(locks.of_file(first)):
+            with locks.held(locks.of_file(path)):
                 os.write(writing, b".")
                 signal.pause()
         finally:
             os._exit(1)
     try:
         os.read(reading, 1)
-        with resources.Resources() as host:
-            with pytest.raises(locks.Unavailable):
-                for_guest.take_turn(host, sources, Deadline(0))
-            assert not any(host.locks.has(lock) for path in files for lock in locks.of_file(path)), (
-                "it keeps what another waits for"
-            )
-            with pytest.raises(locks.Unavailable):
-                opener.Opener(host, limit=Deadline(0)).open(sources[1])
+        yield
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
