@@ -80,6 +80,14 @@ def shown(value: object) -> str:
     return text or "(empty)"
 
 
+def one_value(value: object) -> object:
+    """
+    The value for a message, where one value is expected. A dictionary or list is not shown: it may be a
+    table, with a key.
+    """
+    return "(not shown)" if isinstance(value, (dict, list)) else value
+
+
 class BlockError(Exception):
     """
     Base class of all errors of the collection.

@@ -17,7 +17,7 @@ import os
 import stat
 
 from . import run_directory
-from .errors import InvalidValue
+from .errors import InvalidValue, one_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def check_path(path: Any, option: str, allowed: str = "an absolute path") -> str
     cannot be encoded.
     """
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
-        raise InvalidValue(option, path, f"must be {allowed}")
+        raise InvalidValue(option, one_value(path), f"must be {allowed}")
     try:
         os.fsencode(path)
     except UnicodeEncodeError as error:

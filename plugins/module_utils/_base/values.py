@@ -13,7 +13,7 @@ The module re is not used: the hotplug script would take longer to import it tha
 from __future__ import annotations
 
 from .digits import is_decimal
-from .errors import InvalidValue
+from .errors import InvalidValue, one_value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def bytes_of(value: Any, option: str = "size") -> int:
     """
     size = bytes_or_0(value, option, _LONGEST)
     if not size:
-        raise InvalidValue(option, value, _SIZES)
+        raise InvalidValue(option, one_value(value), _SIZES)
     if size % SECTOR:
         raise InvalidValue(option, value, f"must be a multiple of {SECTOR} bytes")
     return size
@@ -55,7 +55,7 @@ def bytes_or_0(value: Any, option: str, longest: int = _LONGEST_SIZE) -> int:
     rest = text.lstrip("0123456789")
     digits, factor = text[: len(text) - len(rest)], _ENDINGS.get(rest.lstrip(" ").upper())
     if isinstance(value, bool) or factor is None or not is_decimal(digits, longest):
-        raise InvalidValue(option, value, _SIZES)
+        raise InvalidValue(option, one_value(value), _SIZES)
     return int(digits) * factor
 
 
@@ -66,7 +66,7 @@ def whole(value: Any, option: str, most: int | None = None) -> int:
     text = str(value)
     if isinstance(value, bool) or not is_decimal(text, _LONGEST) or (most is not None and int(text) > most):
         allowed = "must be a whole number, 0 or more" if most is None else f"a number from 0 to {most}"
-        raise InvalidValue(option, value, allowed)
+        raise InvalidValue(option, one_value(value), allowed)
     return int(text)
 
 
@@ -77,7 +77,7 @@ def boolean(value: Any, option: str) -> bool:
     """
     key = value.lower().strip() if isinstance(value, str) else value
     if not isinstance(key, (str, int, float)) or key not in _BOOLEANS:
-        raise InvalidValue(option, value, "must be true or false")
+        raise InvalidValue(option, one_value(value), "must be true or false")
     return _BOOLEANS[key]
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._base.errors import InvalidValue
+from .._base.errors import InvalidValue, one_value
 from .._base.record import Record
 from .._base.values import boolean, check_keys, whole
 from .._block.image_format import CONVERTED
@@ -50,7 +50,7 @@ def conversion_of(value: Any, option: str) -> Conversion | None:
         check_image_path(value.get(key), f"{option}.{key}")
     if value.get("format") not in CONVERTED:
         wrong = f"must be one of {', '.join(CONVERTED)}. It is never guessed. Give a raw image as path"
-        raise InvalidValue(f"{option}.format", value.get("format"), wrong)
+        raise InvalidValue(f"{option}.format", one_value(value.get("format")), wrong)
     more = {key: value[key] for key in _OPTIONAL if value.get(key) is not None}
     if "timeout" in more:
         more["timeout"] = whole(more["timeout"], f"{option}.timeout")
@@ -61,4 +61,4 @@ def conversion_of(value: Any, option: str) -> Conversion | None:
 def check_image_path(path: Any, option: str) -> None:
     """InvalidValue unless it is an absolute path in one line."""
     if path is None or not str(path).startswith("/") or len(str(path).splitlines()) != 1:
-        raise InvalidValue(option, path, "must be an absolute path")
+        raise InvalidValue(option, one_value(path), "must be an absolute path")

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from .. import _dm_table
-from .._base.errors import InvalidValue, TableError
+from .._base.errors import InvalidValue, TableError, one_value
 from .._base.record import Record
 from .._base.values import SECTOR, boolean, bytes_of, check_keys, whole
 from .._xen import vdev as _vdev
@@ -106,7 +106,7 @@ def entry_of(disk: dict[str, Any], domain: str, option: str) -> Entry:
         )
     check_keys(disk, option, _KEYS)
     if disk.get("state", "present") not in ("present", "absent"):
-        raise InvalidValue(f"{option}.state", disk["state"], "must be present or absent")
+        raise InvalidValue(f"{option}.state", one_value(disk["state"]), "must be present or absent")
     absent = disk.get("state", "present") == "absent"
     flags = {key: boolean(disk[key], f"{option}.{key}") for key in _BOOLEAN_KEYS if disk.get(key) is not None}
     conversion = conversion_of(disk.get("image"), f"{option}.image")
@@ -249,12 +249,12 @@ def _check_kind(disk: dict[str, Any], option: str, absent: bool, flags: dict[str
     if disk.get("image") is not None and kind != "file":
         raise InvalidValue(
             f"{option}.image",
-            disk["image"],
+            one_value(disk["image"]),
             "is possible only with file, which keeps what differs from the image",
         )
     for key in ("disk_size", "adopt"):
         if disk.get(key) not in (None, False) and disk.get("image") is None:
-            raise InvalidValue(f"{option}.{key}", disk[key], "is possible only with image")
+            raise InvalidValue(f"{option}.{key}", one_value(disk[key]), "is possible only with image")
     _check_format(disk, option, kind)
     _check_size(disk, option, kind)
     if disk.get("crypt") is not None and kind is None:
@@ -274,7 +274,7 @@ def _check_format(disk: dict[str, Any], option: str, kind: str | None) -> None:
             "must be raw: an image of another format must be converted first. Give it as image, with path, "
             "format and golden, to have it converted once, or convert it by hand: qemu-img convert -O raw"
         )
-        raise InvalidValue(f"{option}.format", disk["format"], allowed)
+        raise InvalidValue(f"{option}.format", one_value(disk["format"]), allowed)
     if kind != "file" or disk.get("image") is not None:
         raise InvalidValue(
             f"{option}.format", disk["format"], "is possible only with file, and without image"
@@ -286,7 +286,9 @@ def _check_size(disk: dict[str, Any], option: str, kind: str | None) -> None:
         raise InvalidValue(f"{option}.size", None, "must be the size of the disk")
     if disk.get("size") is not None and kind == "source" and disk.get("crypt") is None:
         raise InvalidValue(
-            f"{option}.size", disk["size"], "must be left out beside source, which has its own size"
+            f"{option}.size",
+            one_value(disk["size"]),
+            "must be left out beside source, which has its own size",
         )
 
 

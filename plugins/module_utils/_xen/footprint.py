@@ -18,7 +18,6 @@ questions about the host.
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from .._base.errors import NotSupported
@@ -28,7 +27,7 @@ from .._block.loop import OVER_BLOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     Number = tuple[int, int]
@@ -194,20 +193,21 @@ class _Walk:
             return
         members = self.questions.members_of(*number)
         if members:
-            with self._below((number, start, end)):
-                for member in members:
-                    self.device(member, 0, None, writes, depth + 1)
+            self._spread((number, start, end), [(member, 0, None, writes) for member in members], depth + 1)
             return
         self._add(("disk",) + number, start, end, writes)
 
     def _add(self, leaf: tuple[Any, ...], start: int, end: int | None, writes: bool) -> None:
         self.found.append(Extent(leaf, start, end, writes, self.pools, self.through))
 
-    @contextlib.contextmanager
-    def _below(self, part: Part) -> Iterator[None]:
-        """A context that walks below this part of a device, which spreads its bytes."""
+    def _spread(self, part: Part, below: list[tuple[Number, int, int | None, bool]], depth: int) -> None:
+        """
+        Add the Extents below this part of a device, which spreads it over ``below``: arguments of
+        :meth:`device`.
+        """
         before, self.through = self.through, (*self.through, part)
-        yield
+        for device, start, end, writes in below:
+            self.device(device, start, end, writes, depth)
         self.through = before
 
     def _loop(
@@ -264,16 +264,11 @@ class _Walk:
                 return
             legs = _striped(words, part) if kind == "striped" else None
             if legs is not None:
-                with self._below(above):
-                    for device, low, high in legs:
-                        self.device(device, low, high, writes, depth)
+                self._spread(above, [(*leg, writes) for leg in legs], depth)
                 return
             whole = _whole(kind, words, writes)
-        with self._below(above):
-            for word, written in whole:
-                number = sysfs.parse_number(word)
-                if number:
-                    self.device(number, 0, None, written, depth)
+        numbers = [(sysfs.parse_number(word), written) for word, written in whole]
+        self._spread(above, [(number, 0, None, written) for number, written in numbers if number], depth)
 
     def _pool(self, pool: Number, writes: bool, depth: int) -> None:
         """

@@ -731,3 +731,32 @@ def test_an_image_that_another_entry_writes_or_removes(path):
 def test_an_image_of_another_format_without_a_file_for_the_changes():
     with pytest.raises(AnsibleFilterError, match="only with file"):
         images(one(source="/dev/a", image=QCOW2))
+
+
+@pytest.mark.parametrize("value", [{"table": ["0 8 crypt aes-xts-plain64 SECRET 0 /dev/a 0"]}, ["SECRET"]])
+@pytest.mark.parametrize(
+    "disk",
+    [
+        {"file": ...},
+        {"file": "/a", "size": ...},
+        {"file": "/a", "image": ...},
+        {"source": "/dev/mapper/vg-a", "image": ...},
+        {"source": "/dev/mapper/vg-a", "size": ...},
+        {"file": "/a", "disk_size": ...},
+        {"file": "/a", "format": ...},
+        {"file": "/a", "mode": ...},
+        {"file": "/a", "state": ...},
+        {"thin": {"id": ..., "pool": ...}},
+        {"thin": {"id": 1, "pool": ...}},
+        {"crypt": ..., "file": "/a"},
+    ],
+)
+def test_a_table_in_place_of_a_value_is_not_shown(disk, value):
+    def put(part):
+        if isinstance(part, dict):
+            return {key: put(below) for key, below in part.items()}
+        return value if part is ... else part
+
+    with pytest.raises(AnsibleFilterError) as caught:
+        entries(one(**put(disk)))
+    assert "SECRET" not in str(caught.value)

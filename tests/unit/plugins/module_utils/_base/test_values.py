@@ -69,6 +69,14 @@ def test_offsets_and_sizes_that_may_be_0():
             values.bytes_or_0(value, "offset")
 
 
+@pytest.mark.parametrize("function", [values.bytes_of, values.bytes_or_0, values.boolean, values.whole])
+@pytest.mark.parametrize("value", [{"table": ["0 8 crypt aes-xts-plain64 KEY 0 /dev/a 0"]}, ["KEY"]])
+def test_a_table_in_place_of_a_value_is_not_shown(function, value):
+    with pytest.raises(InvalidValue, match=r"\(not shown\)") as caught:
+        function(value, "option")
+    assert "KEY" not in str(caught.value)
+
+
 def test_whole_numbers():
     assert [values.whole(value, "id") for value in (0, "0", "007", 10**14)] == [0, 0, 7, 10**14]
     assert values.whole("24", "id", 24) == 24
