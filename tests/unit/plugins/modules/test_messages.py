@@ -372,7 +372,10 @@ def test_wrong_values(name, place, guest, monkeypatch):
     module was reported.
     """
     module, list_option, right, wrong = MODULES[name]
-    monkeypatch.setattr(resources.Resources, "shared", lambda self, kind: guest)
+    shared = resources.Resources.shared
+    monkeypatch.setattr(
+        resources.Resources, "shared", lambda self, kind: guest if kind is Store else shared(self, kind)
+    )
     before = sorted(os.listdir(place))
     tried = refused = 0
     for option, kind in wrong.items():
