@@ -302,17 +302,20 @@ class VbdItem(Item):
                 self._undo_disk()
 
     def _undo_disk(self) -> None:
-        if self.params["state"] == "attached" and self.vbd is not None:
-            self._take_new()
-            self.vbd = None
-        if self.old is not None and self._is_taken:
-            failure = error_of(self._put_back)
-            if failure is not None:
-                raise replacing.not_again(self.old, failure)
-            if self.old.is_attached:
-                self.warnings.append(f"{self.title()}: the guest has {self.old} again")
-        # A device that was created for the disk is removed when this task, its last user, closes it.
-        self.opener.give_up()
+        try:
+            if self.params["state"] == "attached" and self.vbd is not None:
+                self._take_new()
+                self.vbd = None
+            if self.old is not None and self._is_taken:
+                failure = error_of(self._put_back)
+                if failure is not None:
+                    raise replacing.not_again(self.old, failure)
+                if self.old.is_attached:
+                    self.warnings.append(f"{self.title()}: the guest has {self.old} again")
+        finally:
+            # A device that was created for the disk is removed when its last user closes it: this task, or a
+            # guest that keeps the disk.
+            self.opener.give_up()
 
     def _take_new(self) -> None:
         """Detach the disk that this run has attached."""

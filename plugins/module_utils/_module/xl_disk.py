@@ -294,11 +294,12 @@ class XlDiskItem(Item):
                 steps.append(functools.partial(exchange.undo, change.edit))
             # A configuration that was not restored needs the recipe that it names.
             steps.insert(0 if not self.request.present else len(steps), change.undo_recipe)
-        if self.live is not None:
-            # The old disk is made of the old recipe.
-            steps.append(self._undo_live)
-        failures = [error_of(step) for step in steps]
-        for failure in failures:
+        failures = {step: error_of(step) for step in steps}
+        # The old disk is made of the old recipe. Without that, the guest keeps the new disk.
+        has_recipe = change is None or failures[change.undo_recipe] is None
+        if self.live is not None and (has_recipe or self.live.old is None):
+            failures[self._undo_live] = error_of(self._undo_live)
+        for failure in failures.values():
             if failure is not None:
                 raise failure
 
