@@ -124,7 +124,10 @@ class Devices:
             for name, source in sources.items():
                 self._add(name, maker.open(source))
             if not self._resources.settle():
-                told.append("udev did not answer in time: links such as those in /dev/mapper may be late")
+                told.append(
+                    "udev did not answer in time, or another program removed the udev cookie: "
+                    "links such as those in /dev/mapper may be late"
+                )
         finally:
             self._resources.locks.release(locks)
         for name, device in self.found.items():

@@ -113,7 +113,8 @@ class Task:
             return
         if pending and not pending[0].item.resources.settle():
             self.warnings.append(
-                f"udev did not answer within {UDEV_SECONDS} s: links such as those in /dev/mapper may be late"
+                f"udev did not answer within {UDEV_SECONDS} s, or another program removed the udev cookie: "
+                "links such as those in /dev/mapper may be late"
             )
         self._make_permanent(pending)
 

@@ -187,7 +187,7 @@ def test_the_semaphore_is_removed_after_an_exception():
 
 @pytest.mark.parametrize("first", ["next", "not_sent", "wait"])
 def test_a_cookie_that_was_removed_by_another_process(first):
-    """Like ``dmsetup udevcomplete_all``: no error, because a device may be suspended. Nothing is waited for."""
+    """Like ``dmsetup udevcomplete_all``: no error, as a device may be suspended. Nothing is waited for."""
     with _udev.Cookie() as cookie:
         event_nr = cookie.next()
         uapi.lib.semctl(semaphore(event_nr), 0, uapi.lib.IPC_RMID)
