@@ -27,9 +27,14 @@ if TYPE_CHECKING:
 
 # Parameters of these targets change while they run: when disks are rebuilt or added, or a recalculation ends.
 _CHANGING = ("raid", "integrity")
-# So do these, when a path fails or is initialized (dm-mpath.c: multipath_status and setup_scsi_dh), or by a
-# message of multipathd.
-_CHANGING_OF_MULTIPATH = ("first_group", "handler", "queue_if_no_path")
+# These alone change of other targets. Of multipath: when a path fails or is initialized (dm-mpath.c:
+# multipath_status and setup_scsi_dh), or by a message of multipathd. Of a snapshot: the header in its store
+# counts (dm-snap-persistent.c: read_header).
+_CHANGING_FIELDS = {
+    "multipath": ("first_group", "handler", "queue_if_no_path"),
+    "snapshot": ("chunk_size",),
+    "snapshot-merge": ("chunk_size",),
+}
 
 
 def targets_of(lines: Sequence[codec.TargetLine]) -> Targets:
@@ -57,8 +62,7 @@ def is_table(lines: Sequence[codec.TargetLine], targets: Targets) -> bool:
         # It is unknown how the kernel prints their parameters.
         return True
     return all(
-        row["target"] in _CHANGING
-        or (row["target"] == "multipath" and row["field"] in _CHANGING_OF_MULTIPATH)
+        row["target"] in _CHANGING or row["field"] in _CHANGING_FIELDS.get(row["target"], ())
         for row in loaded.same_as(printed).differences
     )
 

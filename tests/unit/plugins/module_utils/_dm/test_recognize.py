@@ -27,6 +27,8 @@ def is_table(printed, *loaded):
         ("linear 7:0 0", "linear 7:0 0"),
         # The handover of a store is pending until the snapshot is live.
         ("snapshot 7:0 7:1 P 8", "snapshot 7:0 7:1 P 0"),
+        # The store has a header of an earlier snapshot.
+        ("snapshot 7:0 7:1 P 512", "snapshot 7:0 7:1 P 8"),
         ("flakey 7:0 0 1 0", "flakey 7:0 0 1 0 2 error_reads error_writes"),
         # A rebuild that is done.
         ("raid raid1 3 0 rebuild 1 2 - 7:0 - 7:1", "raid raid1 3 0 region_size 1024 2 - 7:0 - 7:1"),
@@ -50,6 +52,7 @@ def test_the_same(loaded, printed):
         ("linear 7:0 0", "linear 7:1 0"),
         ("zero", "error"),
         ("unheard-of a", "never-heard-of a"),
+        ("snapshot 7:0 7:1 P 8", "snapshot 7:0 7:2 P 8"),
         (f"multipath 0 0 2 1 {PATHS}", f"multipath 0 0 2 1 {PATHS.replace('7:1', '7:2')}"),
         ("crypt aes-xts-plain64 :32:logon:a:b 0 7:0 0", "crypt aes-xts-plain64 :32:logon:a:c 0 7:0 0"),
     ],
