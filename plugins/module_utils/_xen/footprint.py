@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Number = tuple[int, int]
     # A device, and bytes of it from a start to an end (exclusive; None: up to the end).
-    Part = tuple[Number, int, int | None]
+    Part = tuple[Number, int, "int | None"]
 
 SECTOR = 512
 # In place of st_ino for a file that cannot be asked which one of its file system it is.

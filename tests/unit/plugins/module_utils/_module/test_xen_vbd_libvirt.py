@@ -184,7 +184,8 @@ def test_one_guest_that_libvirt_does_not_answer_for(host, libvirt):
     for check in (True, False):
         result = run(xen_vbds.main, {"vbds": entries, "on_error": "keep"}, check=check)
         first, second, third = result["vbds"]
-        assert "whether libvirt runs the guest could not be determined" in first["msg"] == second["msg"]
+        assert "whether libvirt runs the guest could not be determined" in first["msg"]
+        assert first["msg"] == second["msg"]
         assert third["changed"] and not third.get("failed")
     assert host.backend.has(XVDB) == one
     assert libvirt.asked.read_text().splitlines() == [OTHER_UUID, UUID] * 2
