@@ -55,13 +55,16 @@ class _Medium(NamedTuple):
             return "no medium"
         if self.what is None:
             return self.source
-        kind, first, second = self.what
-        number = f"{first}:{second}, diskseq {self.diskseq}" if kind == "block" else f"inode {second}"
-        return f"{self.source} ({number})"
+        return f"{self.source} ({_numbers(self.what, self.diskseq)})"
 
     def is_device(self, device: Device) -> bool:
         """Whether QEMU has this device open, which the caller holds."""
         return (self.what, self.diskseq) == (("block", *device.id[:2]), device.id.diskseq)
+
+
+def _numbers(what: What, diskseq: int | None) -> str:
+    kind, first, second = what
+    return f"{first}:{second}, diskseq {diskseq}" if kind == "block" else f"inode {second}"
 
 
 _EMPTY = _Medium()
