@@ -124,6 +124,10 @@ class BlockError(Exception):
             text = f"{text}. {self.hint}"
         return text
 
+    def add_hint(self, text: str) -> None:
+        """Add a sentence, without a full stop, to what the error tells to do."""
+        self.hint = f"{self.hint or self.HINT}. {text}"
+
     def as_dict(self) -> dict[str, Any]:
         """The error as plain data, for a module's return values, beside its text as ``msg``."""
         return {

@@ -81,21 +81,22 @@ def statuses(
         if _mounts.is_elsewhere(path, devices, mounts):
             elsewhere.append(name)
             continue
-        status = _status_if_reachable(name, path)
+        status = _status_if_answered(name, path)
         if status is not None:
             yield name, status
     yield from _statuses_in_time(elsewhere)
 
 
-def _status_if_reachable(name: str, path: str) -> dict[str, Any] | None:
+def _status_if_answered(name: str, path: str | None = None) -> dict[str, Any] | None:
     """
-    Like :func:`_block.loop.read_status`; also None if the storage has failed and nothing is at the path. The
-    kernel then shows a path below a mount that was taken away (umount --lazy), without its mount point.
+    Like :func:`_block.loop.read_status`; also None if the storage has failed. With ``path``, the backing
+    file's, only if nothing is there either: the kernel shows a path below a mount that was taken away (umount
+    --lazy) without its mount point.
     """
     try:
         return loop.read_status(name)
     except KernelError as error:
-        if not loop.is_no_answer(error) or not _leads_nowhere(name, path):
+        if not loop.is_no_answer(error) or (path is not None and not _leads_nowhere(name, path)):
             raise
         return None
 
@@ -110,16 +111,6 @@ def _leads_nowhere(name: str, path: str) -> bool:
         deleted = path.endswith(" (deleted)")
         return not deleted and sysfs.read(f"/sys/block/{name}/loop/backing_file") == path
     return False
-
-
-def _status_if_answered(name: str) -> dict[str, Any] | None:
-    """Like :func:`_block.loop.read_status`; also None if the storage has failed."""
-    try:
-        return loop.read_status(name)
-    except KernelError as error:
-        if not loop.is_no_answer(error):
-            raise
-        return None
 
 
 def _nodes() -> int:

@@ -237,7 +237,7 @@ def _roll_back(store: Store, request: Request, xml: str, error: BlockError, uri:
             if vbd is None:
                 return
             if not is_done and not _is_of(vbd, request):
-                error.hint = f"{error.hint or error.HINT}. {_other_words(vbd)}"
+                error.add_hint(_other_words(vbd))
                 return
             with contextlib.suppress(GuestError):
                 _with_domain(
@@ -248,7 +248,7 @@ def _roll_back(store: Store, request: Request, xml: str, error: BlockError, uri:
                 )
         left = vbd_read.read_vbd(store, *request.key)
         if left is not None and not _is_of(left, request):
-            error.hint = f"{error.hint or error.HINT}. {_other_words(left)}"
+            error.add_hint(_other_words(left))
         elif left is not None:
             (outcome,) = blkback.detach(store, [Detachment(left, request.guest)], 10, force=True)
             if outcome.error:

@@ -156,7 +156,7 @@ class CdDrive:
                 holds = f"The drive could not be given back what it had: {failure}"
             if isinstance(error, DeadlineExceeded) and not isinstance(error, NotAsked):
                 holds += ". libvirt may still change it"
-            error.hint = f"{error.hint or error.HINT}. {holds}"
+            error.add_hint(holds)
             raise
 
     def undo(self) -> None:

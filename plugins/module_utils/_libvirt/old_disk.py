@@ -87,9 +87,7 @@ class OldRunningDisk:
         try:
             return self._is_released()
         except BlockError as failure:
-            error.hint = (
-                f"{error.hint or error.HINT}. Whether the guest still has {self} could not be seen: {failure}"
-            )
+            error.add_hint(f"Whether the guest still has {self} could not be seen: {failure}")
             return False
 
     def put_back(self) -> BlockError | None:

@@ -143,7 +143,7 @@ class QemuDisk:
             if listed is not None and self.is_disk(listed, source, what):
                 self.detach(listed, Deadline(_TAKING_BACK))
             elif listed is not None:
-                error.hint = f"{error.hint or error.HINT}. {self.other_words(listed)}"
+                error.add_hint(self.other_words(listed))
             self.is_stuck = False
         except BlockError as failure:
             hint = error.hint or "It could not be rolled back"

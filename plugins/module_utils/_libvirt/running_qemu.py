@@ -184,7 +184,7 @@ class RunningQemuDisk(Running):
     def _guard(self, device: Device) -> growth.Guard:
         def check(tables: dict[growth.Number, list[growth.Line]], limits: dict[growth.Number, int]) -> None:
             now = stack.questions(self.resources)
-            questions = grown.questions_to_be(self.resources, tables, limits)
+            questions = grown.questions_to_be(now, tables, limits)
             mine = footprint(device.id.major, device.id.minor, not self.request.read_only, questions)
             spec = self._spec()
             own = _sharing.QemuUse(self._at().process.pid, ("block", *device.id[:2]))

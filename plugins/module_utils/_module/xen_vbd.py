@@ -340,7 +340,7 @@ class VbdItem(Item):
         limit = Deadline(self.params["timeout"])
         if attach.remove_released(self.resources.shared(Store), new.detachment, limit, URI):
             # With the old disk there, libvirt would list another disk than the guest has, and save that one.
-            error.hint = f"{error.hint or error.HINT}. libvirt still lists the new disk as {self.vdev.name}"
+            error.add_hint(f"libvirt still lists the new disk as {self.vdev.name}")
             raise error
 
     def by_libvirt(self) -> bool:
@@ -495,7 +495,7 @@ class VbdItem(Item):
 
     def _say_not_known(self, error: BlockError, failure: BlockError | None) -> None:
         if failure is not None:
-            error.hint = f"{error.hint or error.HINT}. Whether the guest has its disk is not known: {failure}"
+            error.add_hint(f"Whether the guest has its disk is not known: {failure}")
 
     def _say_what_holds(self, error: BlockError, failure: BlockError | None) -> None:
         old = known(self.old)
@@ -591,7 +591,7 @@ class VbdItem(Item):
         questions = stack.questions(self.resources)
         with _sharing.Sharing(questions) as sharing:
             sharing.check_extents(self.resources.shared(Store), mine, place, source.file)
-        _sharing.refuse_mounted(mine, source.file, questions=questions)
+        _sharing.refuse_mounted(mine, source.file, None, questions)
 
     def _wanted_source(self) -> Source:
         """The source, which was given."""

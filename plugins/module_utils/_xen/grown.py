@@ -90,7 +90,8 @@ def guard(
     """
 
     def check(tables: dict[Number, list[Line]], limits: dict[Number, int]) -> None:
-        now, to_be = stack.questions(resources), questions_to_be(resources, tables, limits)
+        now = stack.questions(resources)
+        to_be = questions_to_be(now, tables, limits)
         mine = footprint(device.id.major, device.id.minor, writes, to_be)
         with _sharing.Sharing(now) as sharing:
             sharing.check_extents(store, mine, place, device.path)
@@ -99,11 +100,11 @@ def guard(
     return check
 
 
-def questions_to_be(
-    resources: stack.Resources, tables: dict[Number, list[Line]], limits: dict[Number, int]
-) -> Questions:
-    """The Questions once the devices with these numbers have these tables and size limits (bytes)."""
-    now = stack.questions(resources)
+def questions_to_be(now: Questions, tables: dict[Number, list[Line]], limits: dict[Number, int]) -> Questions:
+    """
+    The Questions once the devices with these numbers have these tables and size limits (bytes). ``now``:
+    those that are answered now.
+    """
 
     def loop_of(major: int, minor: int) -> tuple[int, int, int, int] | None:
         found = now.loop_of(major, minor)

@@ -223,7 +223,7 @@ def not_again(old: Old, failure: BlockError) -> GuestError:
 
 def has_again(error: BlockError, old: Old) -> None:
     """Add to the error that the old disk is attached again."""
-    error.hint = f"{error.hint or error.HINT}. The guest has {old} again"
+    error.add_hint(f"The guest has {old} again")
 
 
 def has_none(error: BlockError, old: Old, failure: BlockError | None) -> None:
@@ -233,4 +233,4 @@ def has_none(error: BlockError, old: Old, failure: BlockError | None) -> None:
         if failure is None
         else f"could not be attached again: {failure}"
     )
-    error.hint = f"{error.hint or error.HINT}. The guest has no disk {old.dev} now: {old} {why}"
+    error.add_hint(f"The guest has no disk {old.dev} now: {old} {why}")

@@ -369,13 +369,11 @@ class Sharing:
         return sorted(set(extents), key=str)
 
 
-def refuse_mounted(
-    extents: Iterable[Extent], name: str, own: Device | None = None, questions: Questions | None = None
-) -> None:
+def refuse_mounted(extents: Iterable[Extent], name: str, own: Device | None, questions: Questions) -> None:
     """
     Raise DeviceBusy if the host itself uses a file among the Extents through a loop device other than
-    ``own``, for instance after ``mount -o loop``. With ``questions``, also a disk among them, and what is
-    written through devices above a loop device or disk (``_xen.host_use``).
+    ``own``, for instance after ``mount -o loop``; or a disk among them, or what is written through devices
+    above a loop device or disk (``_xen.host_use``).
     """
     extents = list(extents)
     files = [extent for extent in extents if extent.leaf[0] == "file"]
@@ -385,14 +383,13 @@ def refuse_mounted(
             end = status.offset + status.sizelimit if status.sizelimit else None
             if conflict(files, [Extent(leaf, status.offset, end, not status.read_only)]):
                 _refuse_claimed(device, name, own, "file", extents, questions)
-    if questions is not None:
-        _refuse_mounted_over_block(extents, name, own, questions)
-        disks = {extent.leaf[1:3] for extent in extents if extent.writes and extent.leaf[0] == "disk"}
-        if disks - set(() if own is None else [(own.id.major, own.id.minor)]):
-            # Most of the hotplug script's devices are loop devices over files, which do not need it.
-            from . import host_use
+    _refuse_mounted_over_block(extents, name, own, questions)
+    disks = {extent.leaf[1:3] for extent in extents if extent.writes and extent.leaf[0] == "disk"}
+    if disks - set(() if own is None else [(own.id.major, own.id.minor)]):
+        # Most of the hotplug script's devices are loop devices over files, which do not need it.
+        from . import host_use
 
-            host_use.refuse_above(disks, extents, name, own, questions)
+        host_use.refuse_above(disks, extents, name, own, questions)
 
 
 def _refuse_mounted_over_block(
@@ -411,21 +408,21 @@ def _refuse_mounted_over_block(
 
 
 def _refuse_claimed(
-    device: Device, name: str, own: Device | None, what: str, mine: list[Extent], questions: Questions | None
+    device: Device, name: str, own: Device | None, what: str, mine: list[Extent], questions: Questions
 ) -> None:
     """
-    Raise DeviceBusy for a loop device that is not ``own``, and that the host has mounted or swapped to. With
-    ``questions``, also for one with such a device above it.
+    Raise DeviceBusy for a loop device that is not ``own``, and that the host has mounted or swapped to, or
+    that has such a device above it.
     """
     if own is not None and device.id == own.id:
         return
     number = (device.id.major, device.id.minor)
     above = sysfs.holders_of(*number) or sysfs.partitions_of(*number)
-    if above and questions is not None:
+    if above:
         from . import host_use  # rarely needed, so imported here to save start-up time
 
         host_use.refuse_above([number], mine, name, own, questions)
-    if not above and _device.is_claimed(device):
+    elif _device.is_claimed(device):
         raise DeviceBusy(
             f"this host itself uses the {what}, as {device.path}: it is mounted, or swapped to",
             device=name,

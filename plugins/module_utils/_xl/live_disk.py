@@ -245,13 +245,13 @@ class LiveDisk:
             if left is None:
                 return
             if not _is_of(left, says):
-                _add_hint(error, f"The guest has another disk there now, which stays: {_words(left)}")
+                error.add_hint(f"The guest has another disk there now, which stays: {_words(left)}")
                 return
             (outcome,) = blkback.detach(self._store, [blkback.Detachment(left, self._guest)], 10, force=True)
             if outcome.error is not None:
                 raise outcome.error
         except BlockError as failure:
-            _add_hint(error, f"Whether {self.title} was rolled back is not known: {failure}")
+            error.add_hint(f"Whether {self.title} was rolled back is not known: {failure}")
 
     def _prove(self) -> None:
         """WrongDevice unless the guest has got the device that was checked, or one of its recipe."""
@@ -300,7 +300,3 @@ def _is_of(vbd: Vbd, says: DiskText) -> bool:
 def _words(vbd: Vbd) -> str:
     """The disk for messages."""
     return f"{vbd.params or '(no target)'}, {vbd_nodes.device_words(vbd.number, vbd.diskseq)}"
-
-
-def _add_hint(error: BlockError, text: str) -> None:
-    error.hint = f"{error.hint or error.HINT}. {text}"
