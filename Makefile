@@ -14,21 +14,26 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/racefree-block
 RUN := tests/setup/run
 STEP := tests/setup/step
 
-FAST := units sanity format types lint docs-lint docs changelog-lint licences importer integration-loop cores
+FAST := format types units sanity lint docs-lint docs changelog-lint licences integration-loop
+# make test runs these when the emulated hosts are done, so that both of its lanes end at about the same time.
+LAST := importer cores selftest
 
-.PHONY: help test test-fast test-xen demo $(FAST) units-all selftest test-kernel image test-host test-extended quickstart molecule campaign bench pictures build install clean
+.PHONY: help test test-fast test-xen demo $(FAST) $(LAST) units-all test-kernel image test-host test-extended quickstart molecule campaign bench pictures build install clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 20
 
 # The emulated hosts come first: their programs have limits in seconds, such as libxl's 40 s for a hotplug script.
-test: ## All tests: test-fast and test-xen in parallel
+test: export RACEFREE_TURN = $(if $(filter-out 0 1 2 all,$(TURN)),$(error TURN=$(TURN): must be 0, 1, 2 or all)$\
+	)$(if $(filter all,$(TURN)),,$(or $(TURN),$(shell tests/setup/turn)))
+test: ## All tests, in two lanes; of the slow ones a third, which depends on the commit (TURN=all: all of them)
 	@$(STEP) packages tests/setup/packages
-	@tests/setup/lanes 'nice -n 5 $(MAKE) --no-print-directory test-fast' \
-		'$(MAKE) --no-print-directory test-xen'
+	@echo "Slow tests: $(or $(RACEFREE_TURN:%=the third with number %),all)"
+	@tests/setup/lanes 'nice -n 5 $(MAKE) --no-print-directory $(FAST) test-kernel RELEASE=' \
+		'$(MAKE) --no-print-directory test-xen && $(MAKE) --no-print-directory $(LAST) campaign SIZE=small'
 
-test-fast: $(FAST) ## Everything that needs no Xen host
-	@$(MAKE) --no-print-directory test-kernel selftest campaign RELEASE= SIZE=small
+test-fast: $(FAST) $(LAST) ## Everything that needs no Xen host
+	@$(MAKE) --no-print-directory test-kernel campaign RELEASE= SIZE=small
 
 test-xen: ## Tests on the emulated Xen hosts of all releases, one after the other
 	@set -e; for release in $(RELEASES); do $(MAKE) --no-print-directory image test-host RELEASE=$$release; done
@@ -46,8 +51,8 @@ cores: ## Newer versions of ansible-core, and a play with each version and each 
 	@$(STEP) cores tests/cores/run
 
 sanity: ## ansible-test sanity of the oldest and the newest ansible-core, with every Python that it finds
-	@$(STEP) sanity tests/setup/ansible-test sanity --venv --color no
-	@$(STEP) sanity-newest tests/cores/sanity
+	@$(STEP) sanity tests/cores/sanity oldest
+	@$(STEP) sanity-newest tests/cores/sanity newest
 
 format: ## Format and lint all Python files (ruff); FIX=1 corrects what it can
 	@$(STEP) ruff-format $(RUN) ruff format $(if $(FIX),'$(CURDIR)',--check --quiet .)

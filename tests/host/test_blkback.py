@@ -173,6 +173,7 @@ def test_the_guest_reads_and_writes_exactly_this_device(store, guest, loops):
     assert outcome.error is None and not outcome.changed
 
 
+@pytest.mark.rotated
 def test_what_xl_lists_detaches_and_writes_is_the_same(store, guest, loops):
     ours, theirs = loops(), loops()
     mine = attach(store, guest, "xvdb", ours)
@@ -209,6 +210,7 @@ def test_what_xl_lists_detaches_and_writes_is_the_same(store, guest, loops):
     assert not ours.busy() and not theirs.busy()
 
 
+@pytest.mark.rotated
 def test_a_file_that_xl_attached_is_taken_down_by_its_script(store, guest, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"\0" * (1 << 20))
@@ -223,6 +225,7 @@ def test_a_file_that_xl_attached_is_taken_down_by_its_script(store, guest, tmp_p
     assert left_of(store, vbd) == []
 
 
+@pytest.mark.rotated
 def test_many_at_once(store, guest, loops):
     disks = [loops(mebibytes=1) for dummy in range(8)]
     with contextlib.ExitStack() as held:
@@ -281,6 +284,7 @@ def test_one_failing_request_does_not_touch_the_others(store, guest, loops):
     assert sorted(vbd.dev for vbd in vbd_read.list_vbds(store, guest)) == ["xvdb", "xvdf"]
 
 
+@pytest.mark.rotated
 def test_a_guest_that_does_not_answer(store, guest, loops):
     loop = loops()
     vbd = attach(store, guest, "xvdb", loop)
@@ -302,6 +306,7 @@ def test_a_guest_that_does_not_answer(store, guest, loops):
     assert in_guest(guest.name, "echo alive") == "alive"
 
 
+@pytest.mark.rotated
 def test_a_paused_guest_gets_its_disk_but_does_not_connect(store, guest, loops):
     loop = loops()
     run("xenguest", "pause", guest.name)
@@ -429,6 +434,7 @@ def test_the_kernels_own_device_for_xenstore(guest):
         assert store.remove("/local/domain/0/racefree-test")
 
 
+@pytest.mark.rotated
 def test_the_guest_dies_meanwhile(store, loops):
     loop = loops()
     with running_guest("blk2") as name:
@@ -447,6 +453,7 @@ def test_the_guest_dies_meanwhile(store, loops):
         assert isinstance(outcome.error, GuestError) and "has ended" in str(outcome.error)
 
 
+@pytest.mark.rotated
 def test_xl_destroy_leaves_nothing(store, loops):
     loop = loops()
     with running_guest("blk3") as name:

@@ -148,6 +148,7 @@ def boot_id():
         return file.read().strip()
 
 
+@pytest.mark.rotated
 @pytest.mark.gate("bookworm")
 @pytest.mark.parametrize("form", ["diskseq:{diskseq}@{boot}", "path:{path}", "{path}", "phy:{path}"])
 def test_a_device_in_every_form(guest, loop, detached, form):
@@ -161,6 +162,7 @@ def test_a_device_in_every_form(guest, loop, detached, form):
     )
 
 
+@pytest.mark.rotated
 @pytest.mark.gate("bookworm")
 def test_a_mapped_device_by_name_and_uuid(guest, loop, name, detached):
     path, dummy, digest = loop
@@ -189,6 +191,7 @@ def test_read_only(guest, raw, detached):
         assert attribute.read().strip() == "1"
 
 
+@pytest.mark.rotated
 @pytest.mark.gate("bookworm")
 @pytest.mark.parametrize(
     "target, words",
@@ -207,6 +210,7 @@ def test_a_wrong_target_says_why(guest, target, words):
     assert vbds_of() == {}
 
 
+@pytest.mark.rotated
 @pytest.mark.gate("bookworm")
 def test_another_mapped_device_that_is_mounted_here(guest, loop, tmp_path, detached):
     """Over the same device, which the kernel lets both have."""
@@ -230,6 +234,7 @@ def test_another_mapped_device_that_is_mounted_here(guest, loop, tmp_path, detac
             run("dmsetup", "remove", "--retry", name, check=False)
 
 
+@pytest.mark.rotated
 @pytest.mark.gate("bookworm")
 def test_a_file_that_another_guest_writes(guest, raw, detached):
     path, digest = raw()
@@ -272,6 +277,7 @@ def test_the_frontend_goes_and_another_may_come(guest, raw):
         assert outcome.error is None
 
 
+@pytest.mark.rotated
 def test_the_life_of_a_guest(raw, loop, tmp_path):
     """
     Created, rebooted, saved and restored with its disks, then destroyed.
@@ -318,6 +324,7 @@ def answers(name):
     )
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize(
     "way", ["with service", pytest.param("alone", marks=pytest.mark.long)], indirect=True
 )
@@ -336,6 +343,7 @@ def test_eight_at_once(raw, way):
         run("xenguest", "stop", name)
 
 
+@pytest.mark.rotated
 @pytest.mark.gate("bookworm")
 def test_a_guest_that_writes_junk_into_its_nodes(guest, raw, detached):
     path, digest = raw()
@@ -371,6 +379,7 @@ def test_a_guest_that_writes_junk_into_its_nodes(guest, raw, detached):
             assert outcome.error is None
 
 
+@pytest.mark.rotated
 @pytest.mark.gate("bookworm")
 def test_a_guest_that_floods_its_nodes(guest, raw, detached):
     flooding = threading.Thread(
@@ -585,6 +594,7 @@ def test_killed_at_system_calls(mute, part, step, installed):
     assert bad == [] and all(kills.values()), kills
 
 
+@pytest.mark.rotated
 def test_the_service_is_killed_and_the_next_one_goes_on(guest, raw, detached, installed):
     """Attached disks stay, and meanwhile the script works without the service."""
     path, digest = raw()

@@ -26,6 +26,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize(
     "more",
     [
@@ -98,6 +99,7 @@ def test_xen_definitions(tmp_path, image):
         assert virsh("dumpxml", name, "--inactive", "--security-info") == before
 
 
+@pytest.mark.rotated
 def test_a_running_guest(tmp_path, image):
     """The running guest and the definition at once: the guest gets it now, and virsh and xl show the same."""
     path = image("live.raw", content=os.urandom(4096))
@@ -162,6 +164,7 @@ def test_a_running_guest(tmp_path, image):
             run_module("loop_device", backing_file=path, state="absent")
 
 
+@pytest.mark.rotated
 def test_a_running_guest_with_a_snapshot(tmp_path, image):
     """
     A table without name and UUID, as the role guest_disks writes it: the second run finds what the first one

@@ -533,16 +533,3 @@ def test_it_gives_up_in_time(text, tmp_path):
     with contextlib.suppress(AssertionError):
         wait_for(lambda: not ours(), 20)
     assert run("losetup", "-a") == ""
-
-
-@pytest.mark.long
-def test_a_lock_that_is_kept(text):
-    """Another start that never ends: the hook waits for it only within the limit."""
-    holder = subprocess.Popen(["flock", f"{STATE}/lock", "sleep", "100"], start_new_session=True)
-    try:
-        time.sleep(1)
-        done = hook_call("hk0", "prepare", "begin", "-", text=text)
-        assert done.returncode == 1 and b"timed out" in done.stderr
-    finally:
-        os.killpg(holder.pid, signal.SIGKILL)
-        holder.wait()

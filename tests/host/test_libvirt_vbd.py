@@ -118,6 +118,7 @@ def test_virsh_detaches_it(store, guest, loop):
     assert vbd_read.list_vbds(store, guest) == []
 
 
+@pytest.mark.rotated
 def test_a_hung_daemon(store, guest, loop, monkeypatch):
     """
     The error comes in time. What the daemon does later still uses the right device, which is held for it.

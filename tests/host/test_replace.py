@@ -116,6 +116,7 @@ def test_a_new_disk_that_blkback_refuses(guest, raw):
     assert not run_module("xen_vbd", **vbd(old))["changed"]
 
 
+@pytest.mark.rotated
 @pytest.mark.gate("bookworm")
 def test_a_guest_that_does_not_answer_keeps_its_disk(guest, raw):
     """Nothing is changed, and the disk works when the guest runs again."""
@@ -215,6 +216,7 @@ def recipes(name, *flags):
     return domain_xml.Domain(virsh("dumpxml", name, *flags)).recipes()
 
 
+@pytest.mark.rotated
 @pytest.mark.gate("bookworm")
 def test_a_guest_of_libvirt(tmp_path, raw):
     """The running guest, its recipe and its definition change together, or none of them does."""

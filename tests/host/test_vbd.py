@@ -245,6 +245,7 @@ def test_one_failure_rolls_back_the_others(guest, image):
     time.sleep(0.2)
 
 
+@pytest.mark.rotated
 def test_two_runs_for_one_disk(guest, second_guest, image, detached):
     """
     One run attaches it and the other one finds it, whatever names they use. A file that two guests read has
@@ -289,6 +290,7 @@ def test_two_runs_for_one_disk(guest, second_guest, image, detached):
         wait_until(lambda: run_module("device_info", features=False)["devices"] == [])
 
 
+@pytest.mark.rotated
 def test_what_one_guest_writes_is_refused_to_another(guest, second_guest, image, name, cleanup, detached):
     """Directly, and through a loop device and a mapped device over the same file."""
     path = image()
@@ -317,6 +319,7 @@ def test_what_one_guest_writes_is_refused_to_another(guest, second_guest, image,
         )
 
 
+@pytest.mark.rotated
 def test_one_file_twice_by_other_names(guest, second_guest, image, detached):
     """By a hard link, for reading, and with the loop device's node missing. Afterwards it can be attached."""
     path = image()
@@ -348,6 +351,7 @@ def without_node(path):
             os.mknod(path, stat.S_IFBLK | 0o660, number)
 
 
+@pytest.mark.rotated
 def test_a_snapshot_whose_store_has_overflowed_is_refused(guest, image, name, cleanup):
     table = overflowed(image, name, cleanup)
     # Only a run that loads the table sees the state of the store, so this one does not fail in check mode.
@@ -389,6 +393,7 @@ def test_a_disk_mounted_here_is_refused(guest, image, tmp_path, cleanup):
         subprocess.run(["umount", point], check=True)
 
 
+@pytest.mark.rotated
 def test_another_mapped_device_that_is_mounted_here_is_refused(guest, image, tmp_path, cleanup, name):
     """Over the same device, which the kernel lets both have. Nothing else of that device is refused."""
     path, mounted = image(size=32 * MIB), f"{name}-host"
@@ -440,6 +445,7 @@ def test_a_file_mounted_here_is_refused(guest, image, tmp_path):
         subprocess.run(["umount", point], check=True)
 
 
+@pytest.mark.rotated
 def test_wrong_use(guest, image, cleanup, detached):
     path, other = image(), image("other.raw")
     ok = {"domain": guest, "vdev": "xvdc", "source": {"file": path}}
@@ -468,6 +474,7 @@ def test_wrong_use(guest, image, cleanup, detached):
     refused("xen_vbd", "disk sequence number", domain=guest, vdev="xvdc", diskseq=2**40, state="detached")
 
 
+@pytest.mark.rotated
 def test_the_forms_of_the_sequence_number(guest, image, detached):
     """
     In a node that blkback ignores, others can read it. As a prefix of the number, a released blkback refuses
@@ -506,6 +513,7 @@ def test_the_forms_of_the_sequence_number(guest, image, detached):
     assert snapshot() == before
 
 
+@pytest.mark.rotated
 def test_a_guest_that_does_not_answer(guest, image):
     """
     A paused guest cannot release its disk: the detach ends in time with an error, and force detaches the
@@ -526,6 +534,7 @@ def test_a_guest_that_does_not_answer(guest, image):
     time.sleep(0.5)
 
 
+@pytest.mark.rotated
 def test_a_hung_xenstored_is_an_error_in_time(guest, image):
     pid = int(
         subprocess.run(
@@ -565,6 +574,7 @@ def test_missing_libvirt_is_said(guest, image, monkeypatch):
     assert not run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]
 
 
+@pytest.mark.rotated
 def test_a_backend_that_does_not_answer(guest, image):
     """Without blkback nothing answers: the error comes in time, and nothing is left of the disk."""
     blocked = "/etc/modprobe.d/no-blkback.conf"

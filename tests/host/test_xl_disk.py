@@ -118,6 +118,7 @@ def test_xl_reads_what_the_collection_reads():
     assert wrong == [] and happened["the same"] > 40 < happened["refused"]
 
 
+@pytest.mark.rotated
 def test_the_life_of_a_guest(disks, tmp_path):
     """Declared, created, rebooted, saved, restored, destroyed: always the right bytes, and nothing left."""
     entries, sums = disks
@@ -266,6 +267,7 @@ def test_a_guest_that_cannot_start(disks, way):
     wait_nothing_left()
 
 
+@pytest.mark.rotated
 def test_killed_while_it_makes_the_devices(disks, monkeypatch):
     """Each of the script's two processes is killed at some of its system calls. Nothing is left."""
     entries, dummy = disks

@@ -34,6 +34,7 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.racefree.block.plugins.module_utils._block import bound
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
 from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
+from turns import of_turn
 
 MODULES = "ansible_collections.racefree.block.plugins.modules."
 XEN = os.path.isdir("/sys/bus/xen-backend")
@@ -50,16 +51,18 @@ NEEDS = {
 END = b"the end of the test"
 # Tests that need one of these cannot run on the kernel tier.
 HOST_ONLY = ("xen", "systemd", "processors")
+# Tests with one of these run on emulated hosts in make test.
+ON_HOSTS = (*HOST_ONLY, "sample")
 MARKS = (
     "xen: needs domain 0 of a Xen host",
     "systemd: needs systemd as the init system, which the kernel tier has only with --systemd",
     "processors: needs a second processor, which the kernel tier does not have",
     "qemu: needs libvirt with QEMU, which emulated hosts do not have",
-    "sample: make test repeats it on emulated hosts, for their kernels; all of these take at most two "
-    "minutes",
+    "sample: make test repeats a third of these on emulated hosts, for their kernels, in a minute",
     "long: takes many minutes on an emulated host; not part of make test (tests/host/run RELEASE -m long)",
     "slow: takes long on the kernel tier, too; left out unless -m names this mark (tests/kernel/run -m slow)",
     "gate(release): make test runs it only on the host of this release, to save time",
+    "rotated: takes long; make test runs a third of these, which depends on the commit (tests/setup/turn)",
 )
 
 
@@ -70,11 +73,24 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
+def pytest_ignore_collect(collection_path):
+    """
+    With RACEFREE_GATE, files without tests for hosts are not loaded: an emulated host needs 20 s for all
+    files, and 11 s for those with such tests.
+    """
+    if os.environ.get("RACEFREE_GATE") and collection_path.match("test_*.py"):
+        text = collection_path.read_text(encoding="utf-8")
+        if not any(f"mark.{mark}" in text for mark in ON_HOSTS):
+            return True
+    return None
+
+
 def pytest_collection_modifyitems(config, items):
     """
     Tests that cannot run here are skipped, or deselected if they need Xen. RACEFREE_GATE, a release,
     deselects tests that ``make test`` runs elsewhere: those that can run on the kernel tier, and those marked
-    for the host of the other release. Slow tests run only if ``-m`` names their mark.
+    for the host of the other release. RACEFREE_TURN, a number, leaves a third of those that take long. Slow
+    tests run only if ``-m`` names their mark.
     """
     gate = os.environ.get("RACEFREE_GATE")
     is_slow_wanted = "slow" in config.option.markexpr
@@ -91,6 +107,12 @@ def pytest_collection_modifyitems(config, items):
         for mark, (met, reason) in NEEDS.items():
             if not met and item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))
+    turn = os.environ.get("RACEFREE_TURN")
+    if turn:
+        rotated = [item for item in chosen if is_rotated(item, gate)]
+        waiting = set(rotated).difference(of_turn(rotated, turn))
+        chosen = [item for item in chosen if item not in waiting]
+        left_out += waiting
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = chosen
@@ -100,7 +122,16 @@ def runs_on_host(item):
     """
     Whether ``make test`` runs it on emulated hosts: it needs one, or is part of the sample for their kernels.
     """
-    return any(item.get_closest_marker(mark) for mark in (*HOST_ONLY, "sample"))
+    return any(item.get_closest_marker(mark) for mark in ON_HOSTS)
+
+
+def is_rotated(item, gate):
+    """
+    Whether ``make test`` runs it in one turn of three: it takes long, or an emulated host repeats it, which
+    runs whole on the kernel tier.
+    """
+    repeated = gate and not any(item.get_closest_marker(mark) for mark in HOST_ONLY)
+    return bool(repeated or item.get_closest_marker("rotated"))
 
 
 class Failed(Exception):

@@ -359,6 +359,7 @@ def test_an_invalid_list_changes_nothing(boot, image, capsys, text, words):
     assert words in capsys.readouterr().err and table(NAME)
 
 
+@pytest.mark.rotated
 def test_killed_anywhere_the_next_run_converges():
     """A fixed sample of boot_kills.py, in a process of its own: it copies its memory for each try."""
     done = subprocess.run(

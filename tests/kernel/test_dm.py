@@ -273,6 +273,7 @@ def test_snapshot(image, name, cleanup):
     assert read_device(made["path"], 0, 6) == b"change"
 
 
+@pytest.mark.rotated
 def test_a_store_belongs_to_one_snapshot_at_a_time(image, name, cleanup):
     """
     A second one waits for the first to be removed, and then has its changes; without the wait it would have

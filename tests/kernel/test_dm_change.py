@@ -89,6 +89,7 @@ def origin_and_store(image, cleanup):
     return slots
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("has_loop", [False, True])
 def test_another_file_is_put_where_the_one_of_a_table_was(image, name, cleanup, tmp_path, has_loop):
     """A user that has the device open would continue on the other file."""
@@ -472,6 +473,7 @@ def test_a_table_that_somebody_else_loaded_is_not_made_live(name, cleanup):
     assert run_module("dm_device", name=name, table="0 24 zero")["device"]["table"] == ["0 24 zero"]
 
 
+@pytest.mark.rotated
 def test_a_rolled_back_reload_has_the_old_devices(image, name, cleanup):
     """Without a holder, the old loop device would be removed together with the old table."""
     old, new, other = (image(f"{word}.raw", MIB, content=word.encode()) for word in ("old", "new", "other"))

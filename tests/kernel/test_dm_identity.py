@@ -408,6 +408,7 @@ else:
 """
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("step", ["make", "remove"])
 def test_killed_after_every_ioctl(name, control, step):
     """
@@ -504,6 +505,7 @@ with _dm_ioctl.Control() as control, _dm_udev.Cookie() as cookie:
 """
 
 
+@pytest.mark.rotated
 def test_a_killed_removal_leaves_a_device_in_use(name, control):
     """
     Its user had opened it before. Whenever the removal is killed, the device still exists after the user has

@@ -127,6 +127,7 @@ def test_on_a_device(swap, image, cleanup):
     assert program.main(["stop", "disk"]) == 0 and not swaps()
 
 
+@pytest.mark.rotated
 def test_what_is_swapped_out_comes_back(swap, file_in_memory):
     """Real swapping: a process fills more memory than there is."""
     swap(size=96 * MIB, source={"file": file_in_memory, "direct_io": False})
@@ -153,6 +154,7 @@ def file_in_memory(tmp_path):
     subprocess.run(["umount", directory], check=True)
 
 
+@pytest.mark.rotated
 def test_killed_anywhere_it_leaves_nothing_after_the_next_run():
     """A fixed sample of swap_kills.py, in a process of its own: it copies its memory for each try."""
     done = subprocess.run(

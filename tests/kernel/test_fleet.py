@@ -14,6 +14,7 @@ import pytest
 pytestmark = pytest.mark.qemu
 
 
+@pytest.mark.rotated
 def test_a_fleet_of_one_golden_image():
     with fleet.Fleet("/var/tmp/fleet", 10) as guests:
         first = guests.run()

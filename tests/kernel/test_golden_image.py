@@ -169,6 +169,7 @@ def kills(directory, prepare):
     raise AssertionError("it made too many calls")
 
 
+@pytest.mark.rotated
 def test_killed_after_each_call(shared, stale):
     """The image is whole or absent, what the other host is told is true, and the next run completes it."""
     were_between = states = 0
@@ -214,6 +215,7 @@ def as_it_was(directory, before, links):
             (directory / name).write_bytes(content)
 
 
+@pytest.mark.rotated
 def test_another_host_makes_it_before_each_call(shared, stale):
     """One of them makes it, and the other one changes nothing: both go on with the same golden image."""
     lost = won = 0

@@ -130,6 +130,7 @@ def theirs_stays(name, path):
     return listed.source == path and recipes(name) == {} and wait_for(lambda: not ours())
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("wanted", ["eject", pytest.param("insert", marks=pytest.mark.slow), "recipe"])
 def test_somebody_changes_the_medium_after_the_plan(guest, cd, monkeypatch, wanted):
     one, theirs, change_it = cd("one"), cd("theirs"), CdDrive.change
@@ -159,6 +160,7 @@ def test_somebody_changes_the_medium_after_the_plan(guest, cd, monkeypatch, want
     assert domain_xml.Domain(virsh("dumpxml", guest)).disk("hdc").source == theirs
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("moment", ["ejected", "inserted"])
 def test_somebody_inserts_a_medium_meanwhile(guest, cd, monkeypatch, moment):
     """It stays, and the failed task takes its own device and recipe away."""
@@ -179,6 +181,7 @@ def test_somebody_inserts_a_medium_meanwhile(guest, cd, monkeypatch, moment):
     assert theirs_stays(guest, theirs)
 
 
+@pytest.mark.rotated
 def test_a_new_medium_at_the_same_path(guest, cd):
     """libvirt still lists the path of the drive's media, where QEMU has another device."""
     one = cd("one")

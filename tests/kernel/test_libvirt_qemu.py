@@ -158,6 +158,7 @@ def for_qemu_without_kvm(text):
     return ElementTree.tostring(root, encoding="unicode")
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("file", QEMU_FILES)
 def test_definitions_of_others(image, file):
     """
@@ -206,6 +207,7 @@ def test_a_password_stays_and_is_shown_nowhere(image):
         assert inactive(domain) == before
 
 
+@pytest.mark.rotated
 # libvirt's QEMU driver refuses "/" in a name, and does not save a name that begins with ".".
 @pytest.mark.parametrize("name", ["it's", 'a "b"', "<&>", "%s{0}$(id)", "ü", "-f"])
 def test_a_hostile_domain_name(image, name):

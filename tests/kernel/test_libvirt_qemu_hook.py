@@ -18,6 +18,7 @@ import uuid
 import pytest
 import qemu_adversary
 import qemuhost
+from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import disk_device, domain_xml
 from ansible_collections.racefree.block.plugins.module_utils._module import libvirt_disk
 from conftest import Failed, run_module
@@ -270,8 +271,9 @@ def test_a_copied_definition(image, tmp_path):
 
 def test_an_adversary_at_the_path():
     """One start in each mode; see qemu_adversary.py for larger runs."""
-    counts = qemu_adversary.swapped(["recipe"], len(qemu_adversary.MODES))["recipe"]
-    assert counts["nobody"]["right"] == 1 and not any(row["wrong"] for row in counts.values()), counts
+    counts = qemu_adversary.swapped(["plain", "recipe"], len(qemu_adversary.MODES))
+    assert counts["plain"]["nobody"]["right"] == counts["recipe"]["nobody"]["right"] == 1, counts
+    assert not any(row["wrong"] for row in counts["recipe"].values()), counts
 
 
 @contextlib.contextmanager
@@ -309,6 +311,7 @@ def module_run(stops_in, **arguments):
         os.waitpid(pid, 0)
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("moment", ["attaches", slow("plans")])
 def test_a_guest_starts_while_a_task_gives_its_image_to_another_one(tmp_path, image, moment):
     """
@@ -397,3 +400,34 @@ def test_nothing_else_is_refused(text):
     for operation in ("start", "attach", "stopped", "release", "reconnect", "nonsense"):
         done = hook_call("qh0", operation, "begin", "-", text=text)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), operation
+
+
+@contextlib.contextmanager
+def another_start():
+    """A process that holds the lock of a start that never ends."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            with disk_device.locked(Deadline(20)):
+                os.write(writer, b"!")
+                time.sleep(600)
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with open(reader, "rb") as told:
+        assert told.read(1), "the lock could not be taken"
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.rotated
+def test_a_lock_that_is_kept(text):
+    """The hook waits for another start only within its limit, says who that is, and leaves nothing."""
+    with another_start() as pid:
+        done = hook_call("qh0", "prepare", "begin", "-", text=text)
+    assert done.returncode == 1 and "timed out" in done.stderr and str(pid) in done.stderr
+    assert not ours()

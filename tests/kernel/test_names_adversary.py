@@ -18,6 +18,7 @@ pytest.importorskip("pyfuse3")
 TRIES = int(os.environ.get("RACEFREE_TRIES", "20"))
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize(
     ("kind", "tool"),
     [

@@ -19,6 +19,7 @@ import names_qemu
 import names_rounds
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("tool", list(names_qemu.TOOLS))
 def test_the_path_goes_to_the_guest(tool):
     """

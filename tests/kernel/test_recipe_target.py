@@ -147,6 +147,7 @@ def test_a_recipe_that_cannot_be_made_leaves_nothing(snapshot_of, image):
     wait_until(lambda: snapshot() == before)
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("first", range(2))
 def test_killed_after_any_system_call(snapshot_of, first, monkeypatch):
     """

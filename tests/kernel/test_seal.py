@@ -478,6 +478,7 @@ def test_events_are_the_kernels():
         assert listener.next(10) is None
 
 
+@pytest.mark.rotated
 def test_killed_while_it_seals_and_lifts_and_the_keeper_killed():
     """A fixed sample of seal_kills.py, in a process of its own: it copies its memory for each try."""
     done = subprocess.run(

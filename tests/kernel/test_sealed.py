@@ -71,6 +71,7 @@ def test_a_sealed_loop_device(image, cleanup):
     assert gone["gone"] and not seals.found() and not is_refused(node, os.O_RDONLY | os.O_NONBLOCK)
 
 
+@pytest.mark.rotated
 def test_one_that_goes_with_its_last_user(name, cleanup):
     cleanup(dm=name)
     device = run_module("dm_device", name=name, table=TABLE)["device"]

@@ -70,6 +70,7 @@ def not_busy(path):
     return True
 
 
+@pytest.mark.rotated
 def test_a_task_gives_up_on_silent_storage(silent):
     path, device = silent
     started = time.monotonic()
@@ -86,6 +87,7 @@ def test_a_task_gives_up_on_silent_storage(silent):
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.rotated
 def test_silent_storage_does_not_stop_work_on_other_storage(silent, image, cleanup):
     """
     Neither while the device exists, nor when it begins not to answer, nor through the locks of the run that
@@ -130,6 +132,7 @@ def silent_mapped(silent):
         ioctl_of(point, FIFREEZE)
 
 
+@pytest.mark.rotated
 def test_others_are_not_kept_from_their_work_by_a_mapped_device_that_does_not_answer(
     silent_mapped, image, cleanup
 ):
@@ -178,6 +181,7 @@ def dead(tmp_path):
     subprocess.run(["umount", "--lazy", point], check=False)
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("is_mounted", [True, False])
 def test_a_dead_file_system_does_not_stop_work_on_others(dead, image, cleanup, name, is_mounted):
     """Also after its mount was taken away: the kernel then shows a path as if the file were in the root."""

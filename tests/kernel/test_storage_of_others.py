@@ -134,6 +134,7 @@ def healthy(image, cleanup):
 ENDS = [pytest.param(signal.SIGKILL, id="failed"), pytest.param(signal.SIGSTOP, id="silent")]
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("how", ENDS)
 def test_others_are_not_stopped(server, healthy, how):
     """Neither on local storage nor on that of another server."""
@@ -181,6 +182,7 @@ def test_a_file_system_that_cannot_be_told_is_an_error(server, healthy):
         attach(healthy, served(numbers(dead.device)))
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("how", ENDS)
 def test_a_mapped_device_over_it(server, healthy, name, cleanup, how):
     dead = server()

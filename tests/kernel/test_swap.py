@@ -44,6 +44,7 @@ def test_never_the_wrong_device(rows, way):
     assert row["wrong"] == 0 and row["gone"] == 0, swap.summary(rows)
 
 
+@pytest.mark.rotated
 @pytest.mark.processors
 @pytest.mark.gate("trixie")
 def test_the_adversary_is_at_work(rows, capsys):

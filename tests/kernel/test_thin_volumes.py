@@ -135,6 +135,7 @@ def test_grown(pool, name):
     wait_until(lambda: not is_live(name))
 
 
+@pytest.mark.rotated
 def test_volumes_of_a_pool_in_use(pool, name, cleanup):
     """
     As the first guest makes it: found by name and UUID, grown while the guest runs, and its volumes stay in

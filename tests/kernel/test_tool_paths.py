@@ -23,6 +23,7 @@ def place():
         yield directory
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("name", tool_paths.CASES)
 def test_a_tool_does_what_its_row_says(name, place):
     case = tool_paths.CASES[name]

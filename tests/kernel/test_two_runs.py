@@ -98,6 +98,7 @@ def remove(*names, files=()):
     udev_settle()
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("uuid", [None, "TEST-{name}"])
 def test_the_same_mapped_device_twice(image, name, uuid):
     """There is one device over one loop device, and one of the runs made it."""
@@ -112,6 +113,7 @@ def test_the_same_mapped_device_twice(image, name, uuid):
         remove(name, files=[path])
 
 
+@pytest.mark.rotated
 def test_one_uuid_under_two_names(image, name):
     """One of the runs makes the device, and the other one renames it."""
     path = image(size=MIB)
@@ -128,6 +130,7 @@ def test_one_uuid_under_two_names(image, name):
         remove(*mapped(name), files=[path])
 
 
+@pytest.mark.rotated
 def test_two_mapped_devices_over_one_file(image, name):
     """Two devices over one loop device."""
     path = image(size=2 * MIB)
@@ -172,6 +175,7 @@ def tell_of_waiting(pipe):
     locks._wait = tell
 
 
+@pytest.mark.rotated
 def test_one_makes_it_and_one_removes_it(image, name):
     path = image(size=MIB)
     for number in range(PAIRS):
@@ -185,6 +189,7 @@ def test_one_makes_it_and_one_removes_it(image, name):
         remove(name, files=[path])
 
 
+@pytest.mark.rotated
 def test_a_pool_that_is_not_live_for_two_runs(image, name):
     """They activate it one after the other, also in check mode, and it has the volumes of both."""
     meta, data = image("meta", 4 * MIB), image("data", 16 * MIB)
@@ -212,6 +217,7 @@ def test_a_pool_that_is_not_live_for_two_runs(image, name):
     assert not Run("thin_volumes", pool=pool, volumes=every).wait()["changed"]
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("step", range(1, 6))
 def test_a_task_that_is_killed_between_its_commits(image, name, step):
     """Two mapped devices over different files: the next run removes all of it."""
