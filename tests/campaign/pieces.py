@@ -22,11 +22,17 @@ SEED = 20261121
 TABLES = 2500
 
 
+# Test kernels, and the time limit in seconds for a piece of the full size.
+RELEASES = ("forky", "trixie", "bookworm")
+HOUR = 3300
+
+
 class Family(NamedTuple):
     """
-    ``rounds``: the number of tries of each row in the full size, in ``pieces``. ``modules``: the modules
-    under test (names in plugins/modules; none for the tables). ``tests``: the test files that determine the
-    result.
+    ``rounds``: the number of tries of each row on each kernel in the full size, in ``pieces``. ``modules``:
+    the modules under test (names in plugins/modules; none for the tables). ``tests``: the test files that
+    determine the result. ``is_shared``: the kernels take turns in the rounds, so that no two of them do the
+    same; otherwise each kernel does the same rounds.
     """
 
     name: str
@@ -34,6 +40,7 @@ class Family(NamedTuple):
     modules: tuple[str, ...]
     tests: tuple[str, ...]
     pieces: int = 1
+    is_shared: bool = True
 
 
 _MODULES = (
@@ -62,10 +69,12 @@ FAMILIES = (
             "tests/unit/plugins/module_utils/_dm_table/generate.py",
         ),
         20000 // TABLES,
+        is_shared=False,
     ),
+    # On all kernels together, 10,000 tries of each row.
     Family(
         "swaps",
-        10000,
+        3334,
         ("loop_device", "dm_device"),
         (
             *_INSIDE,
@@ -74,13 +83,21 @@ FAMILIES = (
             "tests/campaign/inside/swaps.py",
         ),
     ),
-    Family("kills", 1000, _MODULES, (*_JOBS, "tests/campaign/inside/kills.py")),
-    Family("errors", 1000, _MODULES, (*_JOBS, "tests/campaign/inside/errors.py")),
-    Family("pairs", 500, _MODULES, (*_JOBS, "tests/campaign/inside/pairs.py")),
-    # Four rows with an adversary: 10,000 of its tries.
+    # Enough to kill each module after each of its system calls that change something, on each kernel.
+    Family("kills", 400, _MODULES, (*_JOBS, "tests/campaign/inside/kills.py"), is_shared=False),
+    # On all kernels together, each error of each system call (errnos.py).
+    Family(
+        "errors",
+        2134,
+        _MODULES,
+        (*_JOBS, "tests/campaign/inside/errors.py", "tests/campaign/inside/errnos.py"),
+    ),
+    # On all kernels together, 500 tries of each row.
+    Family("pairs", 167, _MODULES, (*_JOBS, "tests/campaign/inside/pairs.py")),
+    # Four rows with an adversary: 10,000 of its tries on all kernels together.
     Family(
         "libvirt",
-        2500,
+        834,
         ("libvirt_disk",),
         (*_JOBS, "tests/campaign/inside/kills.py", "tests/campaign/inside/qemu.py"),
     ),
@@ -98,15 +115,14 @@ HOST = Family(
 HOST_RELEASES = ("bookworm", "trixie")
 # Files under test that no module imports.
 _MORE = {"tables": ("_source/slots.py",), "host": ("_hotplug/script.py", "_libvirt/hook.py")}
-# Test kernels, and the time limit in seconds for a piece of the full size.
-RELEASES = ("forky", "trixie", "bookworm")
-HOUR = 3300
 
 
-def program(family: Family, index: int, first: int, tries: int, seconds: int) -> list[str]:
+def program(
+    family: Family, index: int, first: int, tries: int, seconds: int, release: str | None = None
+) -> list[str]:
     """
-    The command line for piece ``index``, or for ``tries`` rounds from ``first`` on, without the option for
-    the report.
+    The command line for piece ``index``, or for ``tries`` rounds after the first ``first``, without the
+    option for the report. If a release is given, these are its kernel's share of the rounds.
     """
     if family.name == "tables":
         words = ["differential.py", "--seed", SEED, "--count", TABLES, "--skip", TABLES * index, "--jobs", 1]
@@ -114,6 +130,8 @@ def program(family: Family, index: int, first: int, tries: int, seconds: int) ->
         name = "qemu" if family.name == "libvirt" else family.name
         words = [f"../campaign/{name}.py", "--seed", SEED, "--first", first, "--tries", tries]
         words += ["--seconds", seconds]
+        if release and family.is_shared:
+            words += ["--share", RELEASES.index(release) + 1, len(RELEASES)]
     return [str(word) for word in words]
 
 

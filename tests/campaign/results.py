@@ -42,13 +42,16 @@ There are several families of tests:
   device that it works on is replaced by somebody else's. Today's tools are tried in every tenth round.
 - **kills**: a module is killed after one of its system calls.
 - **errors**: one of a module's system calls fails with EINTR, EAGAIN, EBUSY, ENOMEM, EIO, ENOSPC, EMFILE or
-  EACCES.
+  EACCES. The kernels share the work: together they try each of these errors at each system call.
 - **pairs**: while a module is stopped before one of its system calls, a second run for the same thing
   starts.
 - **libvirt**: libvirt_disk with QEMU is killed, or stopped while somebody else replaces the domain or
   changes its definition.
 - **host**: the hotplug script, libvirt's hook and definitions, and xen_vbd, on an emulated Xen host.
 - **tables**: generated tables are compared with a kernel.
+
+A round is one try of each row. No two kernels do the same rounds of swaps, errors, pairs and libvirt, so
+their tries add up.
 
 The columns of the results are:
 
@@ -156,8 +159,7 @@ def families_plot():
     rows = {}
     for family, results in _found():
         kernels = ", ".join(sorted({result["kernel"] for result in results}))
-        counts = [row for name, row in add_up(results).items() if not name.startswith(TODAY)]
-        rows[f"{family.name}, Linux {kernels}"] = _kinds(counts)
+        rows[f"{family.name}, Linux {kernels}"] = _kinds(_ours(results))
     words = "Bars that show how many tries of each family on each kernel were right, refused or wrong"
     return plot.shares("The campaign", words, KINDS, rows)
 
@@ -191,27 +193,53 @@ def _found():
 
 def table():
     """Generate the text of docs/campaign.md."""
-    parts = [HEAD, PLOTS]
+    parts = [HEAD, _sums(), PLOTS]
     parts += [_section(family, results) for family, results in _found()]
     parts.append(_lacking())
     return "\n".join(parts)
+
+
+def _sums():
+    """A table with a row for each family: all tries of the collection's modules, on all kernels."""
+    lines = ["## All kernels together", "", *_head("Family", "kernels", *COUNTS)]
+    families = {}
+    for family, results in _found():
+        families.setdefault(family, []).extend(results)
+    for family, results in families.items():
+        kernels = len({result["kernel"] for result in results})
+        rows = _ours(results)
+        lines.append(_line(family.name, kernels, *(sum(row[count] for row in rows) for count in COUNTS)))
+    return "\n".join(lines) + "\n"
+
+
+def _ours(results):
+    """The rows of the collection's modules, added up; without today's tools."""
+    return [row for name, row in add_up(results).items() if not name.startswith(TODAY)]
+
+
+def _head(first, *others):
+    """The first two lines of a table of counts."""
+    return f"| {' | '.join((first, *others))} |", "| --- |" + " ---: |" * len(others)
+
+
+def _line(name, *counts):
+    return f"| {' | '.join((name, *(f'{count:,}' for count in counts)))} |"
 
 
 def _section(family, results):
     kernels = ", ".join(sorted({result["kernel"] for result in results}))
     minutes = sum(result["seconds"] for result in results) // 60
     took = "1 minute" if minutes == 1 else f"{minutes} minutes"
-    unit = "minutes of tries" if family is pieces.HOST else "tries of each"
+    unit = {"host": "minutes", "tables": "tables"}.get(family.name, "rounds")
     lines = [
         f"## {family.name}, Linux {kernels}",
         "",
         f"{_done(family, results):,} of {family.rounds:,} {unit}, {took}.",
         "",
-        "| " + " | ".join(("What", *COUNTS)) + " |",
-        "| --- |" + " ---: |" * len(COUNTS),
+        *_head("What", *COUNTS),
     ]
     for name, counts in add_up(results).items():
-        lines.append("| " + " | ".join((name, *(f"{counts[count]:,}" for count in COUNTS))) + " |")
+        lines.append(_line(name, *(counts[count] for count in COUNTS)))
     return "\n".join(lines) + "\n"
 
 

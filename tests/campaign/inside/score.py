@@ -72,16 +72,24 @@ def now(text):
             file.write(text)
 
 
-def options(text):
-    """Parse the command line, which is the same for all families."""
+def options(text, words=None):
+    """Parse the command line, which is the same for all families, or these words."""
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tries", type=int, default=100, help="of each row: so many rounds")
-    parser.add_argument("--first", type=int, default=0, help="begin with this round")
+    parser.add_argument("--first", type=int, default=0, help="begin after so many rounds")
+    parser.add_argument(
+        "--share",
+        type=int,
+        nargs=2,
+        default=(1, 1),
+        metavar=("K", "N"),
+        help="run only every Nth round, from the Kth on; --first and --tries count these",
+    )
     parser.add_argument("--seconds", type=int, default=3000, help="begin no round after so many")
     parser.add_argument("--only", default="", help="only rows that have this text in their name")
     parser.add_argument("--report", help="write the result as JSON to this file")
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def rounds(score, chosen, udev):
@@ -89,7 +97,9 @@ def rounds(score, chosen, udev):
     Yield ``(whether the round starts cold, its random number generator)`` while there is time. Everything in
     a round depends only on the seed and its number.
     """
-    for number in range(chosen.first, chosen.first + chosen.tries):
+    share, shares = chosen.share
+    for count in range(chosen.first, chosen.first + chosen.tries):
+        number = count * shares + share - 1
         if time.monotonic() > score.started + chosen.seconds:
             return
         score.round = number

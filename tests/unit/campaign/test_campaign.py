@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import types
 
 import pytest
 
@@ -72,6 +73,54 @@ def test_counts_of_the_programs_on_hosts(campaign):
         },
         "xen_vbds attach, killed": {"tries": 2, "right": 0, "refused": 1, "wrong": 0, "left": 1, "lies": 0},
     }
+
+
+@pytest.fixture
+def inside(programs):
+    """A function that imports one of the programs that run in the kernels."""
+    return programs(HERE / "inside")
+
+
+def test_the_kernels_share_the_rounds_of_a_family(campaign, inside):
+    pieces, score = campaign("pieces"), inside("score")
+    udev = types.SimpleNamespace(real=lambda is_cold: None)
+    for family in pieces.FAMILIES:
+        done = []
+        for release in pieces.RELEASES:
+            words = pieces.program(family, 0, 1, 4, 60, release)
+            if family.name == "tables":
+                assert "--share" not in words
+                continue
+            chosen, found = score.options("", words[1:]), score.Score(family.name, 1)
+            done.append([found.round for _each in score.rounds(found, chosen, udev)])
+            assert found.rounds == 4
+        if family.is_shared:
+            assert done == [[3, 6, 9, 12], [4, 7, 10, 13], [5, 8, 11, 14]]
+        elif done:
+            assert done == [[1, 2, 3, 4]] * 3
+
+
+def test_the_small_size_has_all_first_rounds(campaign):
+    pieces = campaign("pieces")
+    assert all("--share" not in pieces.program(family, 0, 0, 9, 60) for family in pieces.FAMILIES)
+
+
+def test_each_error_of_each_call_is_tried_once(campaign, inside):
+    errnos, pieces = inside("errnos"), campaign("pieces")
+    pairs = errnos.order(1, "a job")
+    assert len(set(pairs)) == len(pairs) == errnos.MOST_CALLS * len(errnos.ERRORS)
+    assert pairs != errnos.order(1, "another job")
+    (family,) = [family for family in pieces.FAMILIES if family.name == "errors"]
+    assert family.is_shared and family.rounds * len(pieces.RELEASES) >= len(pairs)
+
+
+def test_the_sums_are_without_other_tools(campaign, monkeypatch):
+    results = campaign("results")
+    found = dict(result(tries=2, right=2), kernel="6.1")
+    found["rows"]["today: dmsetup"] = dict(found["rows"]["dm_device present"], tries=9, right=0, wrong=9)
+    (kills,) = [family for family in results.pieces.FAMILIES if family.name == "kills"]
+    monkeypatch.setattr(results, "kept", lambda release, family, index: found if family is kills else None)
+    assert "| kills | 1 | 6 | 6 | 0 | 0 | 0 | 0 |" in results._sums()
 
 
 def test_the_key_covers_the_code_under_test(campaign):
