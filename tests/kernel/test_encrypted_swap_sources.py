@@ -552,6 +552,37 @@ def test_the_plan_of_devices(disk, mapped, swap):
     assert "no such device" in planned(a={"source": {"path": "/dev/mapper/none"}}).errors[0]
 
 
+def test_storage_is_free_after_stop(mapped, swap):
+    """Linux 6.9 and newer release it a moment after the area's device is gone."""
+    node = f"/dev/mapper/{mapped}"
+    swap("a", size=None, source={"path": node, "uuid": f"U-{mapped}"})
+    for _again in range(8):
+        assert program.main(["start", "a"]) == 0
+        assert program.main(["stop", "a"]) == 0
+        os.close(os.open(node, os.O_RDONLY | os.O_EXCL))
+
+
+def test_storage_that_is_used_again_does_not_stop_a_stop(mapped, swap, monkeypatch):
+    """A mount, or a program with O_EXCL, that came after the area."""
+    node = f"/dev/mapper/{mapped}"
+    swap("a", size=None, source={"path": node, "uuid": f"U-{mapped}"})
+    assert program.main(["start", "a"]) == 0
+    forget, taken = program.seals.forget, []
+
+    def take(*number):
+        forget(*number)
+        wait_until(has_taken)
+
+    def has_taken():
+        with contextlib.suppress(OSError):
+            taken.append(os.open(node, os.O_RDONLY | os.O_EXCL))
+        return taken
+
+    monkeypatch.setattr(program.seals, "forget", take)
+    assert program.main(["stop", "a"]) == 0
+    os.close(taken[0])
+
+
 def test_a_plan_that_cannot_be_read():
     with pytest.raises(DefinitionError, match="Apply the role again"):
         plan.plan("[]")

@@ -18,6 +18,7 @@ is random, is passed only to the kernel, and is stored nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ from .._base import locks
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError
 from .._block import sysfs
-from .._block.device import Device
+from .._block.device import Device, is_claimed, open_number
 from .._block.seal import seals, way_in
 from .._dm import control, lifetime, load, mapped, removal, udev
 from .._source import below, opener, orphans, spec
@@ -35,6 +36,7 @@ from . import area, config, contents, file, plan, running, suspended, users
 
 _UDEV_SECONDS = 30
 _GOING_SECONDS = 10
+_RELEASE_SECONDS = 1
 _SECTOR = 512
 
 
@@ -105,32 +107,53 @@ def start(resources: Resources, wanted: config.Config) -> None:
 
 def stop(resources: Resources, name: str) -> None:
     """
-    Read back what is swapped out, and wait until the device of the area ``name`` is gone. The caller holds
-    the locks of the device.
+    Read back what is swapped out, and wait until the device of the area ``name`` is gone and does not use its
+    storage any more. The caller holds the locks of the device.
     """
     found = running.find(resources, name)
     if found is None or found.device is None:
         # A device whose last user was killed may have gone after main() looked for stale seals.
         _reap_what_is_going(resources.dm)
         return
-    with found.device as device:
-        identity = device.id
-        loops = _going_with_it(resources, device)
-        if area.priority_of(identity.major, identity.minor) is not None:
-            with way_in.let_in([(identity.major, identity.minor)]):
-                area.swap_off(device.path)
-        lifetime.set_persist(resources.dm, device, False)
-    limit = Deadline(_GOING_SECONDS)
+    with contextlib.ExitStack() as held:
+        with found.device as device:
+            identity = device.id
+            loops, staying = _storage_of(resources, device, held)
+            if area.priority_of(identity.major, identity.minor) is not None:
+                with way_in.let_in([(identity.major, identity.minor)]):
+                    area.swap_off(device.path)
+            lifetime.set_persist(resources.dm, device, False)
+        limit = Deadline(_GOING_SECONDS)
+        for pause in pauses():
+            if not removal.is_there(identity) and not any(sysfs.read(path) for path in loops):
+                break
+            if limit.expired:
+                raise limit.exceeded(
+                    f"{config.identity(name)[0]} to be removed",
+                    hint="Look for who has it open: fuser, dmsetup ls --tree",
+                )
+            limit.sleep(pause)
+        seals.forget(identity.major, identity.minor, identity.diskseq)
+        _wait_released(staying)
+
+
+def _wait_released(devices: list[Device]) -> None:
+    """
+    Wait until the held devices are free for others, such as mkfs, or have a new user.
+
+    Since Linux 6.9, a mapped device with a deferred remove gives up its claim of the devices below a moment
+    after it is gone from sysfs (the asynchronous fput() in close_table_device(), drivers/md/dm.c).
+    """
+    limit = Deadline(_RELEASE_SECONDS)
     for pause in pauses():
-        if not removal.is_there(identity) and not any(sysfs.read(path) for path in loops):
-            break
-        if limit.expired:
-            raise limit.exceeded(
-                f"{config.identity(name)[0]} to be removed",
-                hint="Look for who has it open: fuser, dmsetup ls --tree",
-            )
+        # A claim without a holder in sysfs is the old one, or that of a mount or program that came after it.
+        # The latter is no error, and not worth a longer wait.
+        if limit.expired or not any(
+            is_claimed(device) and not sysfs.holders_of(device.id.major, device.id.minor)
+            for device in devices
+        ):
+            return
         limit.sleep(pause)
-    seals.forget(identity.major, identity.minor, identity.diskseq)
 
 
 def _reap_what_is_going(dm: control.Control) -> None:
@@ -159,17 +182,22 @@ def _is_going(dm: control.Control, major: int, minor: int) -> bool:
     return False
 
 
-def _going_with_it(resources: Resources, device: Device) -> list[str]:
+def _storage_of(
+    resources: Resources, device: Device, held: contextlib.ExitStack
+) -> tuple[list[str], list[Device]]:
     """
-    The sysfs attribute ``backing_file`` of each loop device below that has autoclear set. It exists as long
-    as the loop device is bound.
+    What is below the held mapped device. First the sysfs attribute ``backing_file`` of each loop device that
+    has autoclear set: it exists as long as the loop device is bound. Then the other devices, which are held
+    until ``held`` is closed.
     """
-    found = []
+    going, staying = [], []
     for major, minor in resources.dm.deps(control.by_device(device)):
         base = f"/sys/dev/block/{major}:{minor}/loop"
         if sysfs.read(f"{base}/autoclear") == "1":
-            found.append(f"{base}/backing_file")
-    return found
+            going.append(f"{base}/backing_file")
+        else:
+            staying.append(held.enter_context(open_number(major, minor)))
+    return going, staying
 
 
 def _is_running(resources: Resources, wanted: config.Config) -> bool:
