@@ -57,15 +57,22 @@ def loops():
     return found
 
 
+def _below(base):
+    """The kernel's names of the devices below a mapped device, or None if it does not exist any more."""
+    try:
+        return tuple(sorted(os.listdir(f"{base}/slaves")))
+    except FileNotFoundError:
+        return None
+
+
 def mapped():
     """{name: (uuid, diskseq, kernel's name, devices below, whether suspended)} of all mapped devices."""
     found = {}
     for node in os.listdir("/sys/block"):
         if node.startswith("dm-"):
             base = f"/sys/block/{node}"
-            name = _read(f"{base}/dm/name")
-            if name is not None:
-                below = tuple(sorted(os.listdir(f"{base}/slaves")))
+            name, below = _read(f"{base}/dm/name"), _below(base)
+            if name is not None and below is not None:
                 found[name] = (
                     _read(f"{base}/dm/uuid"),
                     _read(f"{base}/diskseq"),
