@@ -583,6 +583,22 @@ def test_storage_that_is_used_again_does_not_stop_a_stop(mapped, swap, monkeypat
     os.close(taken[0])
 
 
+@pytest.mark.parametrize("step", ["open_number", "is_claimed"])
+def test_storage_that_cannot_be_opened_does_not_stop_a_stop(mapped, swap, monkeypatch, step):
+    """No device here can be made to fail in its open, as a dead disk does, so the error is inserted."""
+    node, failed = f"/dev/mapper/{mapped}", []
+    swap("a", size=None, source={"path": node, "uuid": f"U-{mapped}"})
+    assert program.main(["start", "a"]) == 0
+
+    def fail(*_arguments):
+        failed.append(step)
+        raise KernelError("open it: no such device or address", device=node)
+
+    monkeypatch.setattr(program, step, fail)
+    assert program.main(["stop", "a"]) == 0 and failed
+    assert not swaps() and not table("racefree-swap-a")
+
+
 def test_a_plan_that_cannot_be_read():
     with pytest.raises(DefinitionError, match="Apply the role again"):
         plan.plan("[]")

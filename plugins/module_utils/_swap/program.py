@@ -146,14 +146,21 @@ def _wait_released(devices: list[Device]) -> None:
     """
     limit = Deadline(_RELEASE_SECONDS)
     for pause in pauses():
-        # A claim without a holder in sysfs is the old one, or that of a mount or program that came after it.
-        # The latter is no error, and not worth a longer wait.
-        if limit.expired or not any(
-            is_claimed(device) and not sysfs.holders_of(device.id.major, device.id.minor)
-            for device in devices
-        ):
+        if limit.expired or not any(_seems_claimed(device) for device in devices):
             return
         limit.sleep(pause)
+
+
+def _seems_claimed(device: Device) -> bool:
+    """
+    Whether the device has a claim without a holder in sysfs: the old one, or that of a mount or program that
+    came after it. The latter is no error, and not worth a longer wait.
+    """
+    try:
+        return is_claimed(device) and not sysfs.holders_of(device.id.major, device.id.minor)
+    except KernelError:
+        # It cannot be opened any more, so there is nothing to wait for.
+        return False
 
 
 def _reap_what_is_going(dm: control.Control) -> None:
@@ -188,7 +195,8 @@ def _storage_of(
     """
     What is below the held mapped device. First the sysfs attribute ``backing_file`` of each loop device that
     has autoclear set: it exists as long as the loop device is bound. Then the other devices, which are held
-    until ``held`` is closed.
+    until ``held`` is closed, without those that cannot be opened: broken storage does not keep the swap from
+    being stopped.
     """
     going, staying = [], []
     for major, minor in resources.dm.deps(control.by_device(device)):
@@ -196,7 +204,8 @@ def _storage_of(
         if sysfs.read(f"{base}/autoclear") == "1":
             going.append(f"{base}/backing_file")
         else:
-            staying.append(held.enter_context(open_number(major, minor)))
+            with contextlib.suppress(BlockError):
+                staying.append(held.enter_context(open_number(major, minor)))
     return going, staying
 
 
