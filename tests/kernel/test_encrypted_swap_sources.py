@@ -10,6 +10,7 @@ on other storage than configured.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import struct
@@ -584,7 +585,7 @@ def test_storage_that_is_used_again_does_not_stop_a_stop(mapped, swap, monkeypat
 
 
 @pytest.mark.parametrize("step", ["open_number", "is_claimed"])
-def test_storage_that_cannot_be_opened_does_not_stop_a_stop(mapped, swap, monkeypatch, step):
+def test_storage_that_cannot_be_opened_does_not_stop_a_stop(mapped, swap, monkeypatch, capsys, step):
     """No device here can be made to fail in its open, as a dead disk does, so the error is inserted."""
     node, failed = f"/dev/mapper/{mapped}", []
     swap("a", size=None, source={"path": node, "uuid": f"U-{mapped}"})
@@ -597,6 +598,24 @@ def test_storage_that_cannot_be_opened_does_not_stop_a_stop(mapped, swap, monkey
     monkeypatch.setattr(program, step, fail)
     assert program.main(["stop", "a"]) == 0 and failed
     assert not swaps() and not table("racefree-swap-a")
+    assert "its storage" in (told := capsys.readouterr().err) and "no such device or address" in told
+
+
+@pytest.mark.parametrize("number", [errno.ENXIO, errno.EMFILE])
+def test_only_a_disk_that_is_gone_is_not_looked_at_again(mapped, swap, monkeypatch, capsys, number):
+    node, claimed, looks = f"/dev/mapper/{mapped}", program.is_claimed, []
+    swap("a", size=None, source={"path": node, "uuid": f"U-{mapped}"})
+    assert program.main(["start", "a"]) == 0
+
+    def fail_once(device):
+        looks.append(number)
+        if len(looks) == 1:
+            raise KernelError("open it exclusively", device=node, errno=number)
+        return claimed(device)
+
+    monkeypatch.setattr(program, "is_claimed", fail_once)
+    assert program.main(["stop", "a"]) == 0
+    assert (len(looks) > 1) is (number == errno.EMFILE) and not capsys.readouterr().err
 
 
 def test_a_plan_that_cannot_be_read():

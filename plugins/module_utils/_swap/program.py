@@ -23,7 +23,7 @@ import json
 import os
 import sys
 
-from .._base import locks
+from .._base import gone, locks
 from .._base.deadline import Deadline, pauses
 from .._base.errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError
 from .._block import sysfs
@@ -134,33 +134,38 @@ def stop(resources: Resources, name: str) -> None:
                 )
             limit.sleep(pause)
         seals.forget(identity.major, identity.minor, identity.diskseq)
-        _wait_released(staying)
+        limit = Deadline(_RELEASE_SECONDS)
+        for device in staying:
+            _wait_released(device, limit)
 
 
-def _wait_released(devices: list[Device]) -> None:
+def _wait_released(device: Device, limit: Deadline) -> None:
     """
-    Wait until the held devices are free for others, such as mkfs, or have a new user.
+    Wait until the held device is free for others, such as mkfs, or has a new user. If that cannot be seen
+    within the limit, say so: the area is stopped all the same.
 
     Since Linux 6.9, a mapped device with a deferred remove gives up its claim of the devices below a moment
     after it is gone from sysfs (the asynchronous fput() in close_table_device(), drivers/md/dm.c).
     """
-    limit = Deadline(_RELEASE_SECONDS)
+    unseen: KernelError | None = None
     for pause in pauses():
-        if limit.expired or not any(_seems_claimed(device) for device in devices):
-            return
+        try:
+            # A claim without a holder in sysfs is the old one, or that of a mount or program that came after
+            # it. The latter is no error, and not worth a longer wait.
+            if not is_claimed(device) or sysfs.holders_of(device.id.major, device.id.minor):
+                return
+            unseen = None
+        except KernelError as error:
+            if error.errno in gone.DISK:
+                # Nobody can open a disk that is gone.
+                return
+            # Another one, such as EMFILE, says nothing about the claim.
+            unseen = error
+        if limit.expired:
+            break
         limit.sleep(pause)
-
-
-def _seems_claimed(device: Device) -> bool:
-    """
-    Whether the device has a claim without a holder in sysfs: the old one, or that of a mount or program that
-    came after it. The latter is no error, and not worth a longer wait.
-    """
-    try:
-        return is_claimed(device) and not sysfs.holders_of(device.id.major, device.id.minor)
-    except KernelError:
-        # It cannot be opened any more, so there is nothing to wait for.
-        return False
+    if unseen is not None:
+        _say(f"stopped, but whether its storage is free could not be seen: {unseen}")
 
 
 def _reap_what_is_going(dm: control.Control) -> None:
@@ -195,8 +200,8 @@ def _storage_of(
     """
     What is below the held mapped device. First the sysfs attribute ``backing_file`` of each loop device that
     has autoclear set: it exists as long as the loop device is bound. Then the other devices, which are held
-    until ``held`` is closed, without those that cannot be opened: broken storage does not keep the swap from
-    being stopped.
+    until ``held`` is closed. Those that cannot be opened are named on standard error: broken storage does not
+    keep the swap from being stopped.
     """
     going, staying = [], []
     for major, minor in resources.dm.deps(control.by_device(device)):
@@ -204,8 +209,10 @@ def _storage_of(
         if sysfs.read(f"{base}/autoclear") == "1":
             going.append(f"{base}/backing_file")
         else:
-            with contextlib.suppress(BlockError):
+            try:
                 staying.append(held.enter_context(open_number(major, minor)))
+            except BlockError as error:
+                _say(f"its storage cannot be waited for: {error}")
     return going, staying
 
 

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,13 +16,9 @@ import pytest
 TESTS = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="module")
-def turns() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("turns", TESTS / "kernel/turns.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def turns(programs: Callable[[Path], Callable[[str], ModuleType]]) -> ModuleType:
+    return programs(TESTS / "kernel")("turns")
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 10])

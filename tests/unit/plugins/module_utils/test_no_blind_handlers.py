@@ -45,11 +45,6 @@ STAY = {
     ("_by_diskseq/requests.py", "Requests._run"): "a client that has gone needs no answer",
     ("_by_diskseq/identity_operations.py", "IdentityOperations.readdir"): "who looks at that name is told",
     ("_process/descriptors.py", "raise_limit"): "whatever runs out of descriptors then says so",
-    ("_swap/program.py", "_storage_of"): "the area is stopped all the same, and its own device is waited for",
-    (
-        "_swap/program.py",
-        "_seems_claimed",
-    ): "the area's own device is gone by then, which is what was asked for",
     ("_dm/mapped.py", "taken"): WORDS,
     ("_dm/mapped.py", "describe"): WORDS,
     ("_dm/removal.py", "_busy"): WORDS,
