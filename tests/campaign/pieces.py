@@ -94,10 +94,10 @@ FAMILIES = (
     ),
     # On all kernels together, 500 tries of each row.
     Family("pairs", 167, _MODULES, (*_JOBS, "tests/campaign/inside/pairs.py")),
-    # Four rows with an adversary: 10,000 of its tries on all kernels together.
+    # Six rows with an adversary: 10,000 of its tries on all kernels together.
     Family(
         "libvirt",
-        834,
+        556,
         ("libvirt_disk",),
         (*_JOBS, "tests/campaign/inside/kills.py", "tests/campaign/inside/qemu.py"),
     ),

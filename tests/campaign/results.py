@@ -46,8 +46,8 @@ There are several families of tests:
 - **pairs**: while a module is stopped before one of its system calls, a second run for the same thing
   starts.
 - **libvirt**: libvirt_disk with QEMU is killed, or stopped while somebody else replaces the domain or
-  changes its definition. *Wrong*: what somebody else wrote into the definition was overwritten. It came
-  between the last comparison and libvirt's call that replaces it ([limitations](libvirt.md#limitations)).
+  changes its definition. *Wrong*: what somebody else wrote into the definition was overwritten, or their
+  domain was changed.
 - **host**: the hotplug script, libvirt's hook and definitions, and xen_vbd, on an emulated Xen host.
 - **tables**: generated tables are compared with a kernel.
 

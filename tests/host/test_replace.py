@@ -17,7 +17,7 @@ import subprocess
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
 from ansible_collections.racefree.block.plugins.module_utils._block.seal import seals
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import attach, connection, domain_xml
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import attach, domain_xml, write_disks
 from ansible_collections.racefree.block.plugins.module_utils._xen import blkback
 from ansible_collections.racefree.block.plugins.module_utils._xenstore import session
 from conftest import Failed, predict_and_run, run_module, wait_until
@@ -252,7 +252,7 @@ def test_a_guest_of_libvirt_that_keeps_its_disk(tmp_path, raw):
         virsh("resume", name)
         assert begins(name=name) == "old"
         assert (virsh("dumpxml", name), virsh("dumpxml", name, "--inactive")) == before
-        for broken in ("attach", "define"):
+        for broken in ("attach", "write"):
             with break_libvirt(broken), pytest.raises(Failed, match="as if libvirt refused") as caught:
                 run_module("libvirt_disk", **wanted)
             assert "again" in str(caught.value.result)
@@ -279,5 +279,5 @@ def break_libvirt(which):
         if which == "attach":
             patch.setattr(attach, "_proven", once(attach._proven))
         else:
-            patch.setattr(connection, "define", once(connection.define))
+            patch.setattr(write_disks, "write", once(write_disks.write))
         yield

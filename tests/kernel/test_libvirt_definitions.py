@@ -29,6 +29,7 @@ from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
     domain_xml,
     kept,
     live_recipe,
+    write_disks,
 )
 from ansible_collections.racefree.block.plugins.module_utils._module import worker
 
@@ -319,13 +320,13 @@ def test_what_libvirt_drops(domain, image, monkeypatch):
 
 def test_someone_else_changes_it(test_driver, domain, image, monkeypatch):
     before = inactive(domain)
-    define = _connection.define
+    write = write_disks.write
 
-    def first(uri, name, old, new, limit):
+    def first(*arguments):
         test_driver.defineXML(before.replace("</name>", "</name><title>another</title>"))
-        return define(uri, name, old, new, limit)
+        return write(*arguments)
 
-    monkeypatch.setattr(_connection, "define", first)
+    monkeypatch.setattr(write_disks, "write", first)
     with pytest.raises(Failed, match="changed by someone else"):
         run_module("libvirt_disk", domain=domain.name(), vdev="vda", source="file:" + image(), uri=TEST)
     assert "vda" not in inactive(domain) and "<title>another" in inactive(domain)

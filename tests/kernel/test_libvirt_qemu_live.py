@@ -16,9 +16,9 @@ import pytest
 import qemuhost
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
-    connection,
     domain_xml,
     running_qemu,
+    write_disks,
 )
 from conftest import Failed, predict_and_run, refused, run_module, udev_settle
 from qemuhost import URI, defined, definition, ours, virsh, wait_for
@@ -355,7 +355,7 @@ def test_a_disk_that_somebody_else_attaches_meanwhile_stays(tmp_path, image, mon
         if moment == "before":
             monkeypatch.setattr(running_qemu.RunningQemuDisk, "_element", before)
         else:
-            monkeypatch.setattr(connection, "define", after)
+            monkeypatch.setattr(write_disks, "write", after)
         words = "duplicated" if moment == "before" else "as if libvirt refused"
         with pytest.raises(Failed, match=words) as caught:
             run_module("libvirt_disk", domain=domain, vdev="vdb", source={"file": path}, uri=URI, live=True)

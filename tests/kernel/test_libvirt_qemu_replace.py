@@ -18,7 +18,7 @@ import libvirt
 import pytest
 import qemuhost
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection, domain_xml
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, write_disks
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.qemu_disk import QemuDisk
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.running_qemu import RunningQemuDisk
 from conftest import Failed, predict_and_run, refused, run_module
@@ -124,7 +124,7 @@ def test_the_definition_cannot_be_changed(guest, raw):
     old, new = raw("old"), raw("new")
     run(guest, old)
     before = definitions(guest)[1]
-    with failing(connection, "define"), pytest.raises(Failed, match="as if libvirt refused"):
+    with failing(write_disks, "write"), pytest.raises(Failed, match="as if libvirt refused"):
         run(guest, new, replace=True)
     assert begins(guest) == {"old"} and recipes(guest) == recipes(guest, "--inactive")
     bad = {"domain": guest, "vdev": "vdc", "uri": URI, "live": True, "source": {"file": raw("bad")}}

@@ -73,7 +73,7 @@ def require() -> None:
 
 def read(uri: str, domain: str, limit: Deadline) -> Definition:
     """The Definition of the domain with this name or UUID. GuestError if there is none."""
-    return with_connection(uri, limit, domain, lambda connection: _read(connection, domain), reads=True)
+    return with_connection(uri, limit, domain, lambda connection: read_on(connection, domain), reads=True)
 
 
 def uuid_of(uri: str, domain: str, limit: Deadline) -> tuple[str, bool]:
@@ -106,30 +106,6 @@ def read_all(uri: str, limit: Deadline) -> list[Definition]:
         return sorted(found, key=lambda definition: definition.name)
 
     return with_connection(uri, limit, uri, read_each, reads=True)
-
-
-def define(uri: str, domain: str, before: str | None, after: str, limit: Deadline) -> str:
-    """
-    Replace a domain's inactive definition. Returns the definition as libvirt has stored it.
-
-    ``before`` is the expected old definition. GuestError, without any change, if someone else has changed it.
-    """
-
-    def exchange(connection: Connection) -> str:
-        now = _read(connection, domain)
-        if now.xml != before:
-            raise GuestError(
-                "its definition was changed by someone else meanwhile; nothing was done",
-                device=now.name,
-                hint="Try again",
-            )
-        connection.defineXML(after)
-        made = _read(connection, now.uuid).xml
-        if made is None:
-            raise GuestError("it has no definition any more", device=now.name, hint="Try again")
-        return made
-
-    return with_connection(uri, limit, domain, exchange)
 
 
 def driver_of(uri: str) -> tuple[str, str, str]:
@@ -281,7 +257,8 @@ def bounded(function: Callable[[], T], limit: Deadline, device: object) -> T:
     return value
 
 
-def _read(connection: Connection, wanted: str) -> Definition:
+def read_on(connection: Connection, wanted: str) -> Definition:
+    """:func:`read` on a connection. Raises libvirt's own errors, too."""
     # Read the definition with its passwords: without them, defining it again would remove them.
     return _definition(_look_up(connection, wanted), libvirt.VIR_DOMAIN_XML_SECURE)
 

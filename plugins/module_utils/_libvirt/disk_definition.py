@@ -19,7 +19,7 @@ from .._source import recipe as _recipe
 from .._source import to_keep
 from .._source.spec import TableSource
 from .._xen import vdev
-from . import connection, domain_xml
+from . import domain_xml, write_disks
 from .connection import Definition
 from .disk_request import DiskRequest
 
@@ -108,7 +108,7 @@ class DiskDefinition:
 
 
 class Exchange:
-    """The changes of several disks of one domain's definition, made at once."""
+    """The changes of several disks of one domain's definition. If one fails, none is made."""
 
     def __init__(self, disks: Sequence[DiskDefinition]) -> None:
         # Those that were not undone.
@@ -120,14 +120,15 @@ class Exchange:
 
     def run(self) -> None:
         """
-        Redefine the domain. If libvirt does not keep a disk, restore the old definition and raise GuestError.
+        Change the definition. If libvirt does not keep a disk, restore the old ones and raise GuestError.
         """
-        self._write(self._before)
+        disks = list(self._disks)
+        self._write(self._before, disks)
         try:
             self._check_kept("The definition is as it was before")
         except GuestError:
             self._disks.clear()
-            self._write(self._now)
+            self._write(self._now, disks)
             raise
 
     def stay(self, disk: DiskDefinition) -> None:
@@ -148,17 +149,23 @@ class Exchange:
         if self._now is None or disk not in self._disks or self.stays(disk):
             return
         self._disks.remove(disk)
-        self._write(self._now)
+        self._write(self._now, [disk])
         self._check_kept("Look at the definition (virsh dumpxml --inactive), and run the task again")
 
-    def _write(self, old: str | None) -> None:
-        """Replace the definition ``old`` by the one that there was, with the changes."""
+    def _write(self, old: str | None, changed: Sequence[DiskDefinition]) -> None:
+        """
+        Change the disks ``changed`` from what the definition ``old`` has about them to what was there first,
+        with the changes that are not undone.
+        """
         after = self._before
-        if after is None:
+        if after is None or old is None:
             raise AssertionError
         for disk in self._disks:
             after = disk.edit(after)
-        self._now = self._define(old, after)
+        first, targets = self._first, [disk.request.target for disk in changed]
+        self._now = write_disks.write(
+            first.request.uri, first.definition.uuid, old, after, targets, first.request.limit()
+        )
 
     def _check_kept(self, hint: str) -> None:
         """GuestError unless the definition has all changes: libvirt drops elements that it does not know."""
@@ -166,12 +173,6 @@ class Exchange:
             if self._now is None or disk.edit(self._now) != self._now:
                 wrong = "libvirt did not keep the disk as it was defined"
                 raise GuestError(wrong, device=disk.request.title, hint=hint)
-
-    def _define(self, before: str | None, after: str | None) -> str:
-        request = self._first.request
-        if after is None:
-            raise AssertionError
-        return connection.define(request.uri, self._first.definition.uuid, before, after, request.limit())
 
 
 def refuse_shrinking(xml: str, request: DiskRequest) -> None:

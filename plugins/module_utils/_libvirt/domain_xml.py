@@ -99,6 +99,11 @@ class Present(NamedTuple):
         )
 
 
+class Flags(NamedTuple):
+    read_only: bool
+    shareable: bool
+
+
 class Domain:
     """
     A parsed definition. ``uuid``, ``name``, ``type`` (like ``xen``) and ``id`` (of a running domain) are text
@@ -147,6 +152,16 @@ class Domain:
         if len(found) > 1:
             raise DefinitionError(f"the definition has two recipes for {shown(target)}", device=self.name)
         return found[0].text.strip() if found else None
+
+    @property
+    def has_plain_recipes(self) -> bool:
+        """Whether the list of recipes contains nothing else."""
+        metadata = self.root.first("metadata")
+        return metadata is None or all(
+            (child.namespace, child.name, child.children) == (NAMESPACE, "disk", [])
+            for element in metadata.all("disks", NAMESPACE)
+            for child in element.children
+        )
 
     def disk_element(self, target: str) -> Element | None:
         found = [element for element in self._disk_elements() if _target(element) == target]
@@ -303,6 +318,15 @@ def source_in(disk: str) -> str | None:
     return _source_of(element.first("source"), element.get("type", "file"))
 
 
+def flags_in(disk: str) -> Flags:
+    """The Flags of a disk, given the text of its element."""
+    element = xml_edit.parse(disk.encode())
+    return Flags(
+        element.first("readonly") is not None or element.get("device", "disk") == "cdrom",
+        element.first("shareable") is not None,
+    )
+
+
 def _source_of(source: Element | None, kind: str) -> str | None:
     if source is None:
         return None
@@ -356,6 +380,9 @@ def _change_disk(edits: xml_edit.Edits, element: Element, disk: Disk) -> None:
     target = element.required("target")
     if disk.bus is not None and disk.bus != target.get("bus"):
         edits.set_attribute(target, "bus", disk.bus)
+        # An address is one on the old bus. libvirt gives the disk a new one.
+        for address in element.all("address"):
+            edits.remove(address)
     for name, wanted in (("readonly", disk.read_only), ("shareable", disk.shareable)):
         flags = element.all(name)
         if wanted and not flags:

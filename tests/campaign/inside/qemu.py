@@ -36,6 +36,7 @@ class Domains:
         self.ours, self.foreign = str(uuid.uuid4()), str(uuid.uuid4())
         self.connection = libvirt.open(qemuhost.URI)
         self.disk = {"domain": self.ours, "vdev": VDEV, "source": {"file": image}, "uri": qemuhost.URI}
+        self.read_only = {**self.disk, "mode": "r"}
         self.gone = {"domain": self.ours, "vdev": VDEV, "state": "absent", "uri": qemuhost.URI}
 
     def __enter__(self):
@@ -76,6 +77,9 @@ class Domains:
     def has_disk(self, number=None):
         return f"<target dev='{VDEV}'" in self.text(number or self.ours)
 
+    def is_read_only(self, number=None):
+        return "<readonly/>" in self.text(number or self.ours)
+
     def exchange(self):
         """Undefine the domain, and give its name to somebody else's domain."""
         self.undefine()
@@ -106,6 +110,13 @@ def killed(domains):
             made,
             forget=domains.begin,
         ),
+        Job(
+            "libvirt_disk changed, killed",
+            ("libvirt_disk", domains.read_only),
+            lambda: "" if domains.is_read_only() else "it is not read-only",
+            made,
+            forget=domains.begin,
+        ),
     ]
 
 
@@ -133,9 +144,10 @@ class Swap:
     def _run(self, count):
         domains, self.was_done = self.domains, False
         domains.begin()
-        if self.state == "absent":
+        if self.state != "present":
             victim.run("libvirt_disk", **domains.disk)
-        run = victim.Run("libvirt_disk", domains.disk if self.state == "present" else domains.gone)
+        wanted = {"present": domains.disk, "absent": domains.gone, "changed": domains.read_only}
+        run = victim.Run("libvirt_disk", wanted[self.state])
         met, _code, calls = run.stopped(count, lambda pid, number: self._meet())
         return run, met, calls
 
@@ -147,6 +159,8 @@ class Swap:
             self.domains.change()
 
     def _is_done(self):
+        if self.state == "changed":
+            return self.domains.is_read_only()
         return self.domains.has_disk() is (self.state == "present")
 
     def _problems(self, is_ok):
@@ -154,9 +168,9 @@ class Swap:
         if self.way == "exchange":
             if not domains.text(domains.foreign) or domains.has_disk(domains.foreign):
                 problems.append(("wrong", "somebody else's domain was changed"))
-            if domains.text(domains.ours) and self.state == "present":
+            if domains.text(domains.ours):
                 problems.append(("left", "the domain that was undefined is there again"))
-            if is_ok and not self.was_done and self.state == "present":
+            if is_ok and not self.was_done and self.state != "absent":
                 problems.append(("lies", "said ok, and the domain is gone"))
             return problems
         if THEIRS not in domains.text(domains.ours):
@@ -174,7 +188,9 @@ def main():
     with World() as world, Udev() as udev, Domains(world.file("image", b"I")) as domains:
         rows = killed(domains)
         swaps = [
-            Swap(domains, state, way) for state in ("present", "absent") for way in ("exchange", "change")
+            Swap(domains, state, way)
+            for state in ("present", "absent", "changed")
+            for way in ("exchange", "change")
         ]
         ways = {job: jobs.Way(world, job) for job in rows}
         for is_cold, random in rounds(score, chosen, udev):

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 """
-Several disks of one definition that are changed at once, and undone one by one. Tests with libvirt itself:
+Several disks of one definition that are changed together, and undone one by one. Tests with libvirt itself:
 tests/kernel/test_libvirt_definitions.py.
 """
 
@@ -13,7 +13,11 @@ import types
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection, domain_xml
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
+    connection,
+    domain_xml,
+    write_disks,
+)
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.disk_definition import (
     DiskDefinition,
     Exchange,
@@ -39,10 +43,15 @@ class Libvirt:
 
     def __init__(self, monkeypatch):
         self.xml, self.drops = xml_with("xvdd"), None
-        monkeypatch.setattr(connection, "define", self.define)
+        monkeypatch.setattr(write_disks, "write", self.write)
 
-    def define(self, uri, uuid, before, after, limit):
+    def write(self, uri, uuid, before, after, targets, limit):
         assert before == self.xml, "it was changed by someone else"
+        assert all(
+            domain_xml.excerpt(before, name) == domain_xml.excerpt(after, name)
+            for name in TARGETS
+            if name not in targets
+        )
         self.xml = after if self.drops is None else domain_xml.drop(after, self.drops)
         return self.xml
 

@@ -205,6 +205,16 @@ def test_the_bus():
     assert domain_xml.put(scsi, NEW, RECIPE) == text
 
 
+def test_an_address_is_one_of_a_bus():
+    """It stays with the bus. It would not be valid on another one."""
+    text = load("qemu-virt-install.xml")
+    (disk,) = [disk for disk in Domain(text).disks() if disk.bus == "virtio"]
+    assert "<address type='pci'" in disk.xml
+    for bus, stays in ((None, True), ("virtio", True), ("sata", False)):
+        changed = Domain(domain_xml.put(text, NEW._replace(target=disk.target, bus=bus), RECIPE))
+        assert ("<address" in changed.disk(disk.target).xml) is stays
+
+
 def test_two_recipes_for_one_disk():
     text = load("ours-already.xml").replace("</d:disks>", '<d:disk target="xvda">2</d:disk></d:disks>')
     with pytest.raises(DefinitionError, match="two recipes"):

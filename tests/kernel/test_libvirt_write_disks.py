@@ -1,0 +1,295 @@
+# Copyright (c) 2026, The racefree.block contributors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""
+Disks of an inactive definition of qemu:///system, while somebody else changes the definition, and when
+libvirt refuses a call or the task is ended between two calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+
+import libvirt
+import pytest
+import qemuhost
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DefinitionError
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
+    domain_xml,
+    hook_plan,
+    write_disks,
+)
+from conftest import Failed, predict_and_run, run_module
+from qemuhost import URI, defined, definition, virsh
+
+pytestmark = pytest.mark.qemu
+
+WORDS = "words of somebody else"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libvirtd():
+    qemuhost.start_daemon()
+
+
+@pytest.fixture
+def domain():
+    """The UUID of a domain without disks."""
+    with defined(definition("w-" + uuid.uuid4().hex[:8])) as made:
+        yield made
+
+
+def inactive(domain):
+    return virsh("dumpxml", "--inactive", "--security-info", domain)
+
+
+def parsed(domain):
+    return domain_xml.Domain(inactive(domain))
+
+
+def describe(domain, words=WORDS):
+    virsh("desc", domain, "--config", words)
+
+
+def options(domain, path, vdev="vdb", **more):
+    return {"domain": domain, "vdev": vdev, "source": {"file": path}, "uri": URI, **more}
+
+
+def run(*arguments, **more):
+    return run_module("libvirt_disk", **options(*arguments, **more))
+
+
+@contextlib.contextmanager
+def before_each_call(action):
+    """Call ``action(number)`` before each of libvirt's calls that change a disk. The numbers begin at 1."""
+    steps = write_disks._steps
+
+    def wrapped(number, call):
+        def with_action():
+            action(number)
+            call()
+
+        return with_action
+
+    def with_actions(*arguments):
+        return [
+            step._replace(do=wrapped(number, step.do)) for number, step in enumerate(steps(*arguments), 1)
+        ]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_disks, "_steps", with_actions)
+        yield
+
+
+# What the definition has first, what the task wants, and how many calls that takes.
+CHANGES = {
+    "a new disk": (None, {}, 2),
+    "another mode": ({}, {"mode": "r"}, 2),
+    "shared": ({}, {"shared": True}, 1),
+    "another bus": ({}, {"bus": "sata"}, 1),
+    "a CD": ({"vdev": "sda", "mode": "r"}, {"vdev": "sda", "mode": "r", "device_type": "cdrom"}, 1),
+    "another source": ({}, {"file": "other"}, 1),
+    "another source and mode": ({}, {"file": "other", "mode": "r"}, 2),
+    "an empty drive": (
+        {"vdev": "sda", "mode": "r", "device_type": "cdrom"},
+        {"vdev": "sda", "state": "empty", "device_type": "cdrom"},
+        2,
+    ),
+    "no disk": ({}, {"state": "absent"}, 2),
+}
+
+
+def wanted(domain, image, more):
+    """The options for a change of CHANGES."""
+    more = dict(more)
+    path = image(more.pop("file", "a") + ".raw")
+    found = options(domain, path, **more)
+    if found.get("state") in ("absent", "empty"):
+        del found["source"]
+    return found
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_somebody_else_writes_before_each_call_stays(domain, image, name):
+    """Also a disk of theirs, and metadata of theirs."""
+    first, then, count = CHANGES[name]
+    if first is not None:
+        run_module("libvirt_disk", **wanted(domain, image, first))
+    virsh("metadata", domain, "urn:theirs", "--config", "--key", "t", "--set", "<mine/>")
+    theirs = image("theirs.raw")
+
+    def change(number):
+        describe(domain, f"{WORDS} {number}")
+        virsh("attach-disk", domain, f"{theirs}{number}", f"vd{'xyz'[number]}", "--config")
+
+    with before_each_call(change):
+        assert run_module("libvirt_disk", **wanted(domain, image, then))["changed"]
+    text = inactive(domain)
+    assert f"{WORDS} {count}" in text and "urn:theirs" in text
+    for number in range(1, count + 1):
+        assert f"{theirs}{number}" in text
+    assert not predict_and_run("libvirt_disk", **wanted(domain, image, then))["changed"]
+
+
+def test_what_a_changed_disk_keeps(domain, image):
+    """Settings that others have made for the disk: its serial number, cache and address."""
+    path, target = image(), "<target dev='vdb' bus='virtio'/>"
+    run(domain, path)
+    text = inactive(domain).replace(target, target + "<serial>S1</serial>")
+    define(text.replace("type='raw'/>", "type='raw' cache='none'/>"))
+    before = parsed(domain)
+    assert run(domain, path, shared=True)["changed"]
+    after = parsed(domain)
+    assert after.text.replace("      <shareable/>\n", "") == before.text
+    assert all(words in after.text for words in ("S1", "cache='none'", "<address type='pci'", "<shareable/>"))
+
+
+def define(text):
+    connection = libvirt.open(URI)
+    connection.defineXML(text)
+    connection.close()
+
+
+def test_somebody_else_changes_the_disk_first(domain, image):
+    """Between the look and the first call. A change elsewhere in the definition does not matter."""
+    path, theirs = image(), image("theirs.raw")
+    run(domain, path)
+
+    def elsewhere():
+        virsh("attach-disk", domain, theirs, "vdc", "--config")
+        describe(domain)
+
+    with before_the_write(elsewhere):
+        assert run(domain, path, mode="r")["changed"]
+    words = "its disk vdb was changed by someone else meanwhile; nothing was done"
+    with (
+        before_the_write(lambda: virsh("detach-disk", domain, "vdb", "--config")),
+        pytest.raises(Failed, match=words),
+    ):
+        run(domain, path)
+    found = parsed(domain)
+    assert found.disk("vdb") is None and found.disk("vdc").source == theirs and WORDS in found.text
+
+
+@contextlib.contextmanager
+def before_the_write(action):
+    write = write_disks.write
+
+    def with_action(*arguments):
+        action()
+        return write(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_disks, "write", with_action)
+        yield
+
+
+def test_somebody_else_takes_the_place(domain, image):
+    """libvirt refuses a second disk there. The recipe that was written first is removed again."""
+    path, theirs = image(), image("theirs.raw")
+
+    def take(number):
+        if number == 2:
+            virsh("attach-disk", domain, theirs, "vdb", "--config")
+
+    with before_each_call(take), pytest.raises(Failed, match="vdb"):
+        run(domain, path)
+    found = parsed(domain)
+    assert found.disk("vdb").source == theirs and not found.recipes()
+
+
+class Ended(Exception):
+    """The task is ended here, as if it were killed."""
+
+
+@pytest.mark.parametrize("name", [name for name, change in CHANGES.items() if change[2] > 1])
+def test_the_task_is_ended_between_two_calls(domain, image, name):
+    """
+    A guest that starts then gets what it had, or is refused, or gets a disk that it cannot write to. The next
+    run corrects it.
+    """
+    first, then, _count = CHANGES[name]
+    if first is not None:
+        run_module("libvirt_disk", **wanted(domain, image, first))
+    old = started_with(domain)
+
+    def end(number):
+        if number == 2:
+            raise Ended("ended between two calls")
+
+    arguments, before = wanted(domain, image, then), inactive(domain)
+    with before_each_call(end), pytest.raises(Exception, match="ended between two calls"):
+        run_module("libvirt_disk", **arguments)
+    assert inactive(domain) != before
+    between = started_with(domain)
+    assert between in (old, None) or all(disk.read_only for disk in between)
+    assert predict_and_run("libvirt_disk", **arguments)["changed"]
+    assert not run_module("libvirt_disk", **arguments)["changed"]
+
+
+def started_with(domain):
+    """The disks that the hook makes when the guest starts now; None if it refuses the start."""
+    try:
+        return hook_plan.job_of("prepare", inactive(domain)).disks
+    except DefinitionError:
+        return None
+
+
+def test_one_of_several_is_refused(domain, image):
+    """What was changed before is taken back."""
+    path = image()
+    run(domain, path, "vdb")
+    run(domain, image("c.raw"), "vdc")
+    before = inactive(domain)
+
+    def take(number):
+        if number == 4:
+            raise libvirt.libvirtError("as if libvirt refused")
+
+    disks = [
+        {"domain": domain, "vdev": "vdb", "source": {"file": path}, "uri": URI, "mode": "r"},
+        {"domain": domain, "vdev": "vdc", "uri": URI, "state": "absent"},
+        {"domain": domain, "vdev": "vdd", "source": {"file": image("d.raw")}, "uri": URI},
+    ]
+    with before_each_call(take), pytest.raises(Failed, match="libvirt refused"):
+        run_module("libvirt_disks", disks=disks)
+    assert order(inactive(domain)) == order(before)
+    assert predict_and_run("libvirt_disks", disks=disks)["changed"]
+    found = parsed(domain)
+    assert sorted(found.recipes()) == ["vdb", "vdd"] == sorted(disk.target for disk in found.disks())
+
+
+def order(text):
+    """The lines of a definition, sorted: a disk that is attached again may come after another one."""
+    return sorted(text.splitlines())
+
+
+def test_taking_back_fails_too(domain, image):
+    """The message has both errors and says what to do."""
+    steps = write_disks._steps
+
+    def refuse():
+        raise libvirt.libvirtError("as if libvirt refused")
+
+    def broken(*arguments):
+        first, second = steps(*arguments)
+        return [first._replace(undo=refuse), second._replace(do=refuse)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_disks, "_steps", broken)
+        with pytest.raises(Failed, match="Taking back what was changed before failed too") as caught:
+            run(domain, image())
+    assert "virsh dumpxml --inactive" in caught.value.result["error"]["hint"]
+    assert run(domain, image())["changed"]
+
+
+def test_a_list_of_recipes_that_has_something_else(domain, image):
+    """The definition is replaced as a whole then, so that nothing in the list is lost."""
+    run(domain, image())
+    place = "</racefree:disks>"
+    define(inactive(domain).replace(place, f"<racefree:x>1</racefree:x>{place}"))
+    with before_each_call(lambda number: describe(domain)):
+        assert run(domain, image("b.raw"))["changed"]
+    assert "<racefree:x>1<" in inactive(domain) and WORDS not in inactive(domain)
