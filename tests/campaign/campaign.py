@@ -127,7 +127,7 @@ def one_piece(options, release, family, index, key, end):
         before = results.kept(release, family, index)
         if before is not None and before["key"] != key:
             before = None
-        if before is not None and results.is_whole(family, before):
+        if before is not None and results.is_whole(family, before, release):
             return 0
         seconds = pieces.HOUR if end is None else min(pieces.HOUR, int(end - time.monotonic()))
         if options.seconds:
@@ -146,7 +146,7 @@ def part(release, family, index, key, seconds, before):
     print(f"{family.name}, piece {index + 1} of {family.pieces}, from {first}, on {release}", flush=True)
     with tempfile.TemporaryDirectory() as parent:
         place = os.path.join(parent, "reports")
-        program = pieces.program(family, index, first, family.rounds - first, seconds, release)
+        program = pieces.program(family, index, first, family.rounds_on(release) - first, seconds, release)
         in_kernel(release, [command(program, "it"), "true"], seconds + GRACE, place)
         found = reports(place) if os.path.isdir(place) else {}
     if "it" not in found:

@@ -16,8 +16,12 @@ import signal
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
-from ansible_collections.racefree.block.plugins.module_utils._libvirt import domain_xml, live_recipe
-from conftest import predict_and_run, refused, run_module
+from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
+    domain_xml,
+    live_recipe,
+    write_disks,
+)
+from conftest import Failed, predict_and_run, refused, run_module
 from libvirthost import defined, in_guest, ours, run, virsh
 
 pytestmark = [
@@ -97,6 +101,56 @@ def test_xen_definitions(tmp_path, image):
         refused("libvirt_disk", "vda", domain=name, vdev="vda", source={"file": path})
         assert predict_and_run("libvirt_disk", domain=name, vdev="xvda", state="absent")["changed"]
         assert virsh("dumpxml", name, "--inactive", "--security-info") == before
+
+
+@pytest.mark.rotated
+def test_what_somebody_else_writes_meanwhile_stays(tmp_path, image, monkeypatch):
+    """
+    Before each call that changes a disk: another disk, and a description. A mode is changed with the whole
+    definition, which is refused after somebody else's change.
+    """
+    theirs, steps, write = image("theirs.raw"), write_disks._steps, write_disks.write
+
+    def meddle(number):
+        virsh("attach-disk", "ld2", theirs, f"xvd{'xyz'[number]}", "--config", "--driver", "phy")
+        virsh("desc", "ld2", "--config", f"words {number}")
+
+    def with_meddling(*arguments):
+        def meddled(number, do):
+            return lambda: (meddle(number), do())
+
+        found = steps(*arguments)
+        return [step._replace(do=meddled(number, step.do)) for number, step in enumerate(found, 1)]
+
+    def after_meddling(*arguments):
+        meddle(0)
+        return write(*arguments)
+
+    with defined(tmp_path, "ld2") as name:
+        disk = {"domain": name, "vdev": "xvdb", "source": {"file": image("a.raw")}}
+        monkeypatch.setattr(write_disks, "_steps", with_meddling)
+        changes = [
+            (disk, 2, ["xvdb", "xvdy", "xvdz"]),
+            ({**disk, "source": {"file": image("b.raw")}}, 1, ["xvdb", "xvdy"]),
+            ({"domain": name, "vdev": "xvdb", "state": "absent"}, 2, ["xvdy", "xvdz"]),
+        ]
+        for options, count, targets in changes:
+            assert run_module("libvirt_disk", **options)["changed"]
+            text = virsh("dumpxml", name, "--inactive")
+            found = domain_xml.Domain(text)
+            assert sorted(disk.target for disk in found.disks()) == targets and f"words {count}" in text
+            assert sorted(found.recipes()) == [target for target in targets if target == "xvdb"]
+            for target in targets:
+                if target != "xvdb":
+                    virsh("detach-disk", name, target, "--config")
+        monkeypatch.setattr(write_disks, "_steps", steps)
+        run_module("libvirt_disk", **disk)
+        assert predict_and_run("libvirt_disk", **disk, mode="r")["changed"]
+        monkeypatch.setattr(write_disks, "write", after_meddling)
+        with pytest.raises(Failed, match="its definition was changed by someone else meanwhile"):
+            run_module("libvirt_disk", **disk)
+        found = domain_xml.Domain(virsh("dumpxml", name, "--inactive"))
+        assert found.disk("xvdb").read_only and found.disk("xvdx").source == theirs
 
 
 @pytest.mark.rotated
