@@ -98,6 +98,7 @@ CHANGES = {
         2,
     ),
     "no disk": ({}, {"state": "absent"}, 2),
+    "a disk that was not of this collection": ("theirs", {}, 2),
 }
 
 
@@ -111,12 +112,19 @@ def wanted(domain, image, more):
     return found
 
 
+def define_first(domain, image, first):
+    if first == "theirs":
+        virsh("attach-disk", domain, image("theirs.raw"), "vdb", "--config")
+    elif first is not None:
+        run_module("libvirt_disk", **wanted(domain, image, first))
+
+
+@pytest.mark.rotated
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_somebody_else_writes_before_each_call_stays(domain, image, name):
     """Also a disk of theirs, and metadata of theirs."""
     first, then, count = CHANGES[name]
-    if first is not None:
-        run_module("libvirt_disk", **wanted(domain, image, first))
+    define_first(domain, image, first)
     virsh("metadata", domain, "urn:theirs", "--config", "--key", "t", "--set", "<mine/>")
     theirs = image("theirs.raw")
 
@@ -204,6 +212,7 @@ class Ended(Exception):
     """The task is ended here, as if it were killed."""
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("name", [name for name, change in CHANGES.items() if change[2] > 1])
 def test_the_task_is_ended_between_two_calls(domain, image, name):
     """
@@ -211,8 +220,7 @@ def test_the_task_is_ended_between_two_calls(domain, image, name):
     run corrects it.
     """
     first, then, _count = CHANGES[name]
-    if first is not None:
-        run_module("libvirt_disk", **wanted(domain, image, first))
+    define_first(domain, image, first)
     old = started_with(domain)
 
     def end(number):
