@@ -10,13 +10,15 @@ libvirt refuses a call or the task is ended between two calls.
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 
 import libvirt
 import pytest
 import qemuhost
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import DefinitionError
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import DefinitionError, GuestError
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
+    disk_definition,
     domain_xml,
     hook_plan,
     write_disks,
@@ -27,6 +29,8 @@ from qemuhost import URI, defined, definition, virsh
 pytestmark = pytest.mark.qemu
 
 WORDS = "words of somebody else"
+# Where a virtual disk vdb would be on that bus.
+THEIRS_ON_SATA = "<disk type='file'><source file='/t'/><target dev='sdb' bus='sata'/></disk>"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,13 +87,12 @@ def before_each_call(action):
         yield
 
 
-# What the definition has first, what the task wants, and how many calls that takes.
+# What the definition has first, what the task wants, and how many calls that takes: none if the definition is
+# replaced as a whole.
 CHANGES = {
     "a new disk": (None, {}, 2),
     "another mode": ({}, {"mode": "r"}, 2),
     "shared": ({}, {"shared": True}, 1),
-    "another bus": ({}, {"bus": "sata"}, 1),
-    "a CD": ({"vdev": "sda", "mode": "r"}, {"vdev": "sda", "mode": "r", "device_type": "cdrom"}, 1),
     "another source": ({}, {"file": "other"}, 1),
     "another source and mode": ({}, {"file": "other", "mode": "r"}, 2),
     "an empty drive": (
@@ -97,8 +100,17 @@ CHANGES = {
         {"vdev": "sda", "state": "empty", "device_type": "cdrom"},
         2,
     ),
+    "a medium": (
+        {"vdev": "sda", "state": "empty", "device_type": "cdrom"},
+        {"vdev": "sda", "mode": "r", "device_type": "cdrom"},
+        2,
+    ),
     "no disk": ({}, {"state": "absent"}, 2),
-    "a disk that was not of this collection": ("theirs", {}, 2),
+}
+WHOLE = {
+    "another bus": ({}, {"bus": "sata"}),
+    "a CD": ({"vdev": "sda", "mode": "r"}, {"vdev": "sda", "mode": "r", "device_type": "cdrom"}),
+    "a disk that was not of this collection": ("theirs", {}),
 }
 
 
@@ -139,6 +151,136 @@ def test_what_somebody_else_writes_before_each_call_stays(domain, image, name):
     for number in range(1, count + 1):
         assert f"{theirs}{number}" in text
     assert not predict_and_run("libvirt_disk", **wanted(domain, image, then))["changed"]
+
+
+@pytest.mark.rotated
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_change_of_the_whole_definition(domain, image, name):
+    """It is refused if somebody else has changed the definition."""
+    first, then = WHOLE[name]
+    define_first(domain, image, first)
+    with (
+        before_the_write(lambda: describe(domain)),
+        pytest.raises(Failed, match="its definition was changed by someone else meanwhile; nothing was done"),
+    ):
+        run_module("libvirt_disk", **wanted(domain, image, then))
+    with before_each_call(lambda number: describe(domain, "a call for one disk")):
+        assert predict_and_run("libvirt_disk", **wanted(domain, image, then))["changed"]
+    assert WORDS in inactive(domain) and "a call for one disk" not in inactive(domain)
+
+
+def test_an_old_recipe_beside_a_disk_of_others(domain, image):
+    """
+    Its source is another one, and it is shareable. The guest does not start before, and gets the new disk
+    afterwards: at no moment the old recipe for the new path.
+    """
+    run(domain, image("old.raw"))
+    virsh("detach-disk", domain, "vdb", "--config")
+    virsh("attach-disk", domain, image("theirs.raw"), "vdb", "--config", "--mode", "shareable")
+    assert len(parsed(domain).recipes()) == 1 and started_with(domain) is None
+    with before_each_call(lambda number: describe(domain)):
+        assert run(domain, image("new.raw"))["changed"]
+    assert WORDS not in inactive(domain) and "new.raw" in parsed(domain).recipe("vdb")
+
+
+def test_an_address_that_is_taken(domain, image):
+    """libvirt refuses it, and nothing is changed."""
+    define(inactive(domain).replace("<emulator>", THEIRS_ON_SATA + "<emulator>"))
+    run(domain, image())
+    before = inactive(domain)
+    with pytest.raises(Failed, match="(?i)duplicate drive address"):
+        run(domain, image(), bus="sata")
+    assert inactive(domain) == before
+
+
+def test_a_refused_call_for_one_disk(domain, image):
+    """The definition is replaced instead, if nobody has changed it. libvirt then says what it refuses."""
+
+    def refuse(number):
+        if number == 2:
+            raise libvirt.libvirtError("as if the running guest had no such thread")
+
+    with before_each_call(refuse):
+        assert predict_and_run("libvirt_disk", **options(domain, image()))["changed"]
+
+    def describe_and_refuse(number):
+        describe(domain)
+        refuse(number)
+
+    before = inactive(domain)
+    with before_each_call(describe_and_refuse), pytest.raises(Failed, match="libvirt refused"):
+        run(domain, image("c.raw"), "vdc")
+    assert without_words(inactive(domain)) == before
+
+
+def without_words(text):
+    return text.replace(f"  <description>{WORDS}</description>\n", "")
+
+
+def test_time_is_up_between_two_calls(domain, image):
+    """What holds is not known then, and the task says so. The next run completes it."""
+
+    def wait(number):
+        if number == 2:
+            time.sleep(4)
+
+    with before_each_call(wait), pytest.raises(Failed, match="timed out after 3 s") as caught:
+        run(domain, image(), timeout=3)
+    assert "whether the definition has changed is not known" in str(caught.value.result)
+    assert run(domain, image())["changed"]
+
+
+@pytest.mark.rotated
+@pytest.mark.parametrize("others", [False, True])
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_taken_back(domain, image, name, others):
+    """Exactly, if nobody else has written; otherwise what they have written stays."""
+    first, then, _count = CHANGES[name]
+    define_first(domain, image, first)
+    before = inactive(domain)
+
+    def refuse(item):
+        if others:
+            describe(domain)
+        raise GuestError("as if a later step failed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk_definition.Exchange, "_check_kept", failing_once(refuse))
+        with pytest.raises(Failed, match="as if a later step failed"):
+            run_module("libvirt_disk", **wanted(domain, image, then))
+    assert without_words(inactive(domain)) == before
+    assert others == (WORDS in inactive(domain))
+
+
+def failing_once(action):
+    """A check of an Exchange that fails in its first call."""
+    calls = []
+
+    def check(item, hint):
+        calls.append(hint)
+        if len(calls) == 1:
+            action(item)
+
+    return check
+
+
+def test_a_removed_disk_with_a_boot_order_is_taken_back(domain, image):
+    """libvirt would not attach it again: it gives a definition without one a boot order of another kind."""
+    run(domain, image())
+    target = "<target dev='vdb' bus='virtio'/>"
+    text = inactive(domain).replace("    <boot dev='hd'/>\n", "")
+    define(text.replace(target, target + "<boot order='1'/>"))
+    before = inactive(domain)
+    assert "<boot order='1'/>" in before
+
+    def refuse(item):
+        raise GuestError("as if a later step failed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk_definition.Exchange, "_check_kept", failing_once(refuse))
+        with pytest.raises(Failed, match="as if a later step failed"):
+            run_module("libvirt_disk", domain=domain, vdev="vdb", state="absent", uri=URI)
+    assert inactive(domain) == before
 
 
 def test_what_a_changed_disk_keeps(domain, image):
@@ -245,33 +387,28 @@ def started_with(domain):
         return None
 
 
-def test_one_of_several_is_refused(domain, image):
-    """What was changed before is taken back."""
+def test_several_disks_at_once(domain, image):
+    """They change together, or none of them, with the whole definition."""
     path = image()
+    define(inactive(domain).replace("<emulator>", THEIRS_ON_SATA + "<emulator>"))
     run(domain, path, "vdb")
     run(domain, image("c.raw"), "vdc")
     before = inactive(domain)
-
-    def take(number):
-        if number == 4:
-            raise libvirt.libvirtError("as if libvirt refused")
-
     disks = [
-        {"domain": domain, "vdev": "vdb", "source": {"file": path}, "uri": URI, "mode": "r"},
+        options(domain, path, "vdb", mode="r"),
         {"domain": domain, "vdev": "vdc", "uri": URI, "state": "absent"},
-        {"domain": domain, "vdev": "vdd", "source": {"file": image("d.raw")}, "uri": URI},
+        options(domain, image("d.raw"), "vdd"),
     ]
-    with before_each_call(take), pytest.raises(Failed, match="libvirt refused"):
-        run_module("libvirt_disks", disks=disks)
-    assert order(inactive(domain)) == order(before)
+    with pytest.raises(Failed, match="(?i)duplicate drive address"):
+        run_module("libvirt_disks", disks=[*disks[1:], options(domain, path, "vdb", bus="sata")])
+    assert inactive(domain) == before
     assert predict_and_run("libvirt_disks", disks=disks)["changed"]
     found = parsed(domain)
-    assert sorted(found.recipes()) == ["vdb", "vdd"] == sorted(disk.target for disk in found.disks())
-
-
-def order(text):
-    """The lines of a definition, sorted: a disk that is attached again may come after another one."""
-    return sorted(text.splitlines())
+    assert (
+        sorted(found.recipes())
+        == ["vdb", "vdd"]
+        == sorted(disk.target for disk in found.disks() if disk.target != "sdb")
+    )
 
 
 def test_taking_back_fails_too(domain, image):
@@ -290,6 +427,7 @@ def test_taking_back_fails_too(domain, image):
         with pytest.raises(Failed, match="Taking back what was changed before failed too") as caught:
             run(domain, image())
     assert "virsh dumpxml --inactive" in caught.value.result["error"]["hint"]
+    assert "whether the definition has changed is not known" in str(caught.value.result)
     assert run(domain, image())["changed"]
 
 

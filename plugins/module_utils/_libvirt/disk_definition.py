@@ -14,13 +14,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import _dm_table
-from .._base.errors import DefinitionError, GuestError, InvalidValue, TableError, WrongDevice
+from .._base.errors import (
+    DeadlineExceeded,
+    DefinitionError,
+    GuestError,
+    InvalidValue,
+    TableError,
+    WrongDevice,
+)
 from .._source import recipe as _recipe
 from .._source import to_keep
 from .._source.spec import TableSource
 from .._xen import vdev
 from . import domain_xml, write_disks
-from .connection import Definition
+from .connection import Definition, NotAsked
 from .disk_request import DiskRequest
 
 if TYPE_CHECKING:
@@ -115,20 +122,22 @@ class Exchange:
         self._disks = list(disks)
         self._first = disks[0]
         self._before = disks[0].definition.xml
-        self._now: str | None = None
+        self._now: write_disks.Written | None = None
         self._staying: list[DiskDefinition] = []
+        # Whether it is not known what the definition has: libvirt did not answer, or refused the way back.
+        self.is_unknown = False
 
     def run(self) -> None:
         """
         Change the definition. If libvirt does not keep a disk, restore the old ones and raise GuestError.
         """
         disks = list(self._disks)
-        self._write(self._before, disks)
+        self._write(disks)
         try:
             self._check_kept("The definition is as it was before")
         except GuestError:
             self._disks.clear()
-            self._write(self._now, disks)
+            self._write(disks)
             raise
 
     def stay(self, disk: DiskDefinition) -> None:
@@ -144,33 +153,36 @@ class Exchange:
     def undo(self, disk: DiskDefinition) -> None:
         """
         Take back the change of one disk, once, unless it stays; the others' changes stay. GuestError if
-        somebody changed the definition since.
+        somebody changed the disk since, or changed the definition and it must be replaced as a whole.
         """
         if self._now is None or disk not in self._disks or self.stays(disk):
             return
         self._disks.remove(disk)
-        self._write(self._now, [disk])
+        self._write([disk])
         self._check_kept("Look at the definition (virsh dumpxml --inactive), and run the task again")
 
-    def _write(self, old: str | None, changed: Sequence[DiskDefinition]) -> None:
-        """
-        Change the disks ``changed`` from what the definition ``old`` has about them to what was there first,
-        with the changes that are not undone.
-        """
-        after = self._before
-        if after is None or old is None:
+    def _write(self, changed: Sequence[DiskDefinition]) -> None:
+        """Give the disks ``changed`` what was there first, with the changes that are not undone."""
+        before = after = self._before
+        if before is None or after is None:
             raise AssertionError
         for disk in self._disks:
             after = disk.edit(after)
         first, targets = self._first, [disk.request.target for disk in changed]
-        self._now = write_disks.write(
-            first.request.uri, first.definition.uuid, old, after, targets, first.request.limit()
-        )
+        place, limit = (first.request.uri, first.definition.uuid), first.request.limit()
+        try:
+            if self._now is None:
+                self._now = write_disks.write(*place, before, after, targets, limit)
+            else:
+                self._now = write_disks.write_back(*place, self._now, after, targets, limit)
+        except (DeadlineExceeded, write_disks.PartlyChanged) as error:
+            self.is_unknown = not isinstance(error, NotAsked)
+            raise
 
     def _check_kept(self, hint: str) -> None:
         """GuestError unless the definition has all changes: libvirt drops elements that it does not know."""
         for disk in self._disks:
-            if self._now is None or disk.edit(self._now) != self._now:
+            if self._now is None or disk.edit(self._now.text) != self._now.text:
                 wrong = "libvirt did not keep the disk as it was defined"
                 raise GuestError(wrong, device=disk.request.title, hint=hint)
 

@@ -99,11 +99,6 @@ class Present(NamedTuple):
         )
 
 
-class Flags(NamedTuple):
-    read_only: bool
-    shareable: bool
-
-
 class Domain:
     """
     A parsed definition. ``uuid``, ``name``, ``type`` (like ``xen``) and ``id`` (of a running domain) are text
@@ -155,12 +150,16 @@ class Domain:
 
     @property
     def has_plain_recipes(self) -> bool:
-        """Whether the list of recipes contains nothing else."""
+        """Whether the metadata has nothing else of this collection than one list of recipes."""
         metadata = self.root.first("metadata")
-        return metadata is None or all(
-            (child.namespace, child.name, child.children) == (NAMESPACE, "disk", [])
-            for element in metadata.all("disks", NAMESPACE)
-            for child in element.children
+        if metadata is None:
+            return True
+        lists = [child for child in metadata.children if child.namespace == NAMESPACE]
+        return [element.name for element in lists] in ([], ["disks"]) and all(
+            (entry.namespace, entry.name, [*entry.attributes], entry.children)
+            == (NAMESPACE, "disk", ["target"], [])
+            for element in lists
+            for entry in element.children
         )
 
     def disk_element(self, target: str) -> Element | None:
@@ -316,15 +315,6 @@ def source_in(disk: str) -> str | None:
     """The source of a disk, given the text of its element."""
     element = xml_edit.parse(disk.encode())
     return _source_of(element.first("source"), element.get("type", "file"))
-
-
-def flags_in(disk: str) -> Flags:
-    """The Flags of a disk, given the text of its element."""
-    element = xml_edit.parse(disk.encode())
-    return Flags(
-        element.first("readonly") is not None or element.get("device", "disk") == "cdrom",
-        element.first("shareable") is not None,
-    )
 
 
 def _source_of(source: Element | None, kind: str) -> str | None:

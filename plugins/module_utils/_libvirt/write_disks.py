@@ -8,11 +8,12 @@ writes into it at the same time.
 
 Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 
-virDomainDefineXML replaces the whole definition, and has no way to say which one it is to replace. So each
+virDomainDefineXML replaces the whole definition, and has no way to say which one it is to replace. So one
 disk is changed by a call of its own, which libvirt makes while it holds the domain
 (virDomainAttachDeviceFlags and its siblings with VIR_DOMAIN_AFFECT_CONFIG, qemuDomainAttachDeviceConfig in
-src/qemu/qemu_driver.c), and the recipes by virDomainSetMetadata. Only where libvirt has no such call is the
-definition replaced as a whole, see :func:`_needs_whole`.
+src/qemu/qemu_driver.c), and its recipe by virDomainSetMetadata. Where libvirt has no such call, or does not
+check its result as virDomainDefineXML does, the definition is compared and replaced as a whole, see
+:func:`_is_single`.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ from .._base.errors import GuestError
 from . import connection as _connection
 from . import domain_xml
 from .connection import libvirt
+from .domain_xml import Domain, Present
 from .handles import Connection, DomainHandle
 
 _QEMU, _XEN = ("kvm", "qemu"), "xen"
-_AGAIN = "Try again"
+_LOOK = "Look at the definition (virsh dumpxml --inactive), and run the task again"
 
 
 class Part(NamedTuple):
-    """What a definition has about one disk: the text of its element and of its recipe, or None."""
+    """What a definition has about one disk: the disk and the text of its recipe, or None."""
 
-    element: str | None
+    disk: Present | None
     recipe: str | None
 
 
@@ -50,15 +52,30 @@ class Change(NamedTuple):
         Whether the recipe changes before the disk. A guest may start between the two steps: it must not get
         a disk that it may write to, or share with others, and that neither definition would have given it.
 
-        A recipe without its disk has no effect. The hook refuses a disk of this collection without a recipe.
+        A recipe without its disk has no effect. The hook refuses a disk of this collection without a recipe,
+        and an empty drive with one. Otherwise both disks have the path that the recipe is for (_is_single).
         """
-        if self.old.element is None or self.new.element is None:
-            return self.old.element is None
-        if self.old.recipe is None or self.new.recipe is None:
-            return self.old.recipe is None
-        old, new = (domain_xml.flags_in(element) for element in (self.old.element, self.new.element))
+        old, new = self.old, self.new
+        if old.disk is None or new.disk is None:
+            return old.disk is None
+        if old.recipe is None or new.recipe is None:
+            return old.recipe is None
         # The state between the two steps is read-only, or else not shareable.
-        return not new.read_only and (old.read_only or not old.shareable)
+        return new.disk.mode == "w" and (old.disk.mode == "r" or not old.disk.shareable)
+
+
+class Written(NamedTuple):
+    """
+    ``text``: the definition as libvirt has stored it. ``only_ours``: whether nothing else in it has changed,
+    so that it can be replaced as a whole to take the change back.
+    """
+
+    text: str
+    only_ours: bool
+
+
+class PartlyChanged(GuestError):
+    """A call was refused, and what was changed before could not be taken back."""
 
 
 class _Step(NamedTuple):
@@ -68,133 +85,190 @@ class _Step(NamedTuple):
     undo: Callable[[], object]
 
 
-def write(uri: str, uuid: str, before: str, after: str, targets: Collection[str], limit: Deadline) -> str:
+def write(uri: str, uuid: str, before: str, after: str, targets: Collection[str], limit: Deadline) -> Written:
     """
     Change the disks ``targets`` of the domain, and their recipes, from what the inactive definition
-    ``before`` has to what ``after`` has. Returns the definition as libvirt has stored it.
+    ``before`` has to what ``after`` has.
 
-    GuestError, without any change, if someone else has changed these disks. If one call fails, the earlier
-    ones are taken back. After a timeout, a part of the disks may be changed: the caller must look again.
+    GuestError, without any change, if someone else has changed these disks, or if libvirt refuses the change;
+    PartlyChanged. After a DeadlineExceeded other than NotAsked, libvirt may still make the change.
     """
 
-    def exchange(connection: Connection) -> str:
+    def exchange(connection: Connection) -> Written:
         now = _connection.read_on(connection, uuid)
-        if now.xml is None:
-            raise GuestError("it has no definition any more", device=now.name, hint=_AGAIN)
-        changes = [Change(target, _part_of(before, target), _part_of(after, target)) for target in targets]
-        changes = [change for change in changes if change.old != change.new]
-        if _needs_whole(now.xml, changes):
-            if now.xml != before:
-                raise _changed_by_others("its definition", now.name)
-            connection.defineXML(after)
-        else:
-            for change in changes:
-                if _part_of(now.xml, change.target) != change.old:
-                    raise _changed_by_others(f"its disk {change.target}", now.name)
-            recipes = domain_xml.parsed(now.xml).recipes()
-            _run(_steps(connection.lookupByUUIDString(uuid), recipes, changes), limit, now.name)
-        made = _connection.read_on(connection, uuid).xml
-        if made is None:
-            raise GuestError("it has no definition any more", device=now.name, hint=_AGAIN)
-        return made
+        there = _text(now)
+        changes = _changes(before, after, targets)
+        if len(changes) == 1 and _is_single(there, uuid, changes[0]):
+            _need_same(changes[0], there, now.name, "nothing was done")
+            try:
+                _run(connection, uuid, changes[0], limit)
+            except libvirt.libvirtError:
+                # The call for one disk of a running domain looks at its active definition, too, and waits for
+                # jobs such as saving it. Replacing the definition does neither.
+                if not before == there == _text(_connection.read_on(connection, uuid)):
+                    raise
+                connection.defineXML(after)
+            made = _text(_connection.read_on(connection, uuid))
+            return Written(made, _without(before, changes[0]) == _without(made, changes[0]))
+        elif there != before:
+            raise _changed_by_others("its definition", now.name, "nothing was done")
+        connection.defineXML(after)
+        return Written(_text(_connection.read_on(connection, uuid)), True)
 
     return _connection.with_connection(uri, limit, uuid, exchange)
 
 
-def _part_of(text: str, target: str) -> Part:
-    domain = domain_xml.parsed(text)
-    disk = domain.disk(target)
-    return Part(None if disk is None else disk.xml, domain.recipe(target))
-
-
-def _changed_by_others(what: str, domain: str) -> GuestError:
-    return GuestError(
-        f"{what} was changed by someone else meanwhile; nothing was done", device=domain, hint=_AGAIN
-    )
-
-
-def _needs_whole(text: str, changes: list[Change]) -> bool:
+def write_back(
+    uri: str, uuid: str, before: Written, after: str, targets: Collection[str], limit: Deadline
+) -> Written:
     """
-    Whether the definition must be replaced as a whole: libvirt's Xen driver can add and remove a disk, but
-    not change one (libxlDomainUpdateDeviceConfig in src/libxl/libxl_driver.c), other drivers lack more calls,
-    and virDomainSetMetadata cannot keep what others have put into the list of recipes.
+    Take changes back: as :func:`write`, from ``before``, which :func:`write` has returned. If nobody else has
+    changed the definition, it becomes ``after`` as a whole. Otherwise, what libvirt has added on its own for
+    a disk stays, such as a controller.
     """
-    domain = domain_xml.parsed(text)
-    if not domain.has_plain_recipes:
-        return True
-    if domain.type == _XEN:
-        return any(
-            None not in (change.old.element, change.new.element) and change.old.element != change.new.element
-            for change in changes
-        )
-    return domain.type not in _QEMU
 
-
-def _steps(domain: DomainHandle, recipes: dict[str, str], changes: list[Change]) -> list[_Step]:
-    """The calls, in order. ``recipes``: what the definition has, by target."""
-    first = _with_recipes(recipes, [change for change in changes if change.recipe_first])
-    last = _with_recipes(recipes, changes)
-    steps = [_recipes_step(domain, recipes, first)] if first != recipes else []
-    steps += [_disk_step(domain, change) for change in changes if change.old.element != change.new.element]
-    return steps + ([_recipes_step(domain, first, last)] if last != first else [])
-
-
-def _with_recipes(recipes: dict[str, str], changes: list[Change]) -> dict[str, str]:
-    found: dict[str, str | None] = {**recipes, **{change.target: change.new.recipe for change in changes}}
-    return {target: recipe for target, recipe in found.items() if recipe is not None}
-
-
-def _recipes_step(domain: DomainHandle, old: dict[str, str], new: dict[str, str]) -> _Step:
-    def put(recipes: dict[str, str]) -> None:
-        domain.setMetadata(
-            libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-            domain_xml.recipe_list(recipes),
-            domain_xml.KEY,
-            domain_xml.NAMESPACE,
-            libvirt.VIR_DOMAIN_AFFECT_CONFIG,
-        )
-
-    return _Step(functools.partial(put, new), functools.partial(put, old))
-
-
-def _disk_step(domain: DomainHandle, change: Change) -> _Step:
-    def put(old: str | None, new: str | None) -> None:
-        if new is None:
-            call, text = domain.detachDeviceFlags, old
+    def exchange(connection: Connection) -> Written:
+        now = _connection.read_on(connection, uuid)
+        there, stays = _text(now), "what this task changed was not taken back"
+        is_whole = before.only_ours and there == before.text
+        if is_whole:
+            connection.defineXML(after)
         else:
-            call, text = domain.attachDeviceFlags if old is None else domain.updateDeviceFlags, new
-        if text is None:
-            raise AssertionError
-        call(text, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+            changes = _changes(before.text, after, targets)
+            for change in changes:
+                if not _is_single(there, uuid, change):
+                    raise _changed_by_others("its definition", now.name, stays)
+                _need_same(change, there, now.name, stays)
+            for change in reversed(changes):
+                _run(connection, uuid, change, limit)
+        return Written(_text(_connection.read_on(connection, uuid)), is_whole)
 
-    old, new = change.old.element, change.new.element
-    return _Step(functools.partial(put, old, new), functools.partial(put, new, old))
+    return _connection.with_connection(uri, limit, uuid, exchange)
 
 
-def _run(steps: list[_Step], limit: Deadline, name: str) -> None:
-    """Run the steps. If one fails, take the earlier ones back and raise its error."""
+def _text(definition: _connection.Definition) -> str:
+    if definition.xml is None:
+        raise GuestError("it has no definition any more", device=definition.name, hint="Try again")
+    return definition.xml
+
+
+def _changes(before: str, after: str, targets: Collection[str]) -> list[Change]:
+    changes = [Change(target, part_of(before, target), part_of(after, target)) for target in targets]
+    return [change for change in changes if change.old != change.new]
+
+
+def _without(text: str, change: Change) -> str:
+    return domain_xml.drop(text, change.target)
+
+
+def part_of(text: str, target: str) -> Part:
+    domain = domain_xml.parsed(text)
+    return Part(domain.disk(target), domain.recipe(target))
+
+
+def _need_same(change: Change, text: str, domain: str, otherwise: str) -> None:
+    """GuestError if the definition has something else about the disk than the change begins with."""
+    if part_of(text, change.target) != change.old:
+        raise _changed_by_others(f"its disk {change.target}", domain, otherwise)
+
+
+def _changed_by_others(what: str, domain: str, otherwise: str) -> GuestError:
+    hint = "Try again" if otherwise == "nothing was done" else _LOOK
+    return GuestError(f"{what} was changed by someone else meanwhile; {otherwise}", device=domain, hint=hint)
+
+
+def _is_single(text: str, uuid: str, change: Change) -> bool:
+    """
+    Whether the change can be made with one call for the disk and one for the recipe, with the result that
+    the whole new definition would have, or a refusal.
+    """
+    domain, old, new = domain_xml.parsed(text), change.old.disk, change.new.disk
+    if domain.type not in (*_QEMU, _XEN) or not domain.has_plain_recipes:
+        # virDomainSetMetadata would not keep what others have put there.
+        return False
+    if old is None and new is not None:
+        # libvirt's Xen driver does not check the address of a new disk (libxlDomainAttachDeviceConfig).
+        return domain.type != _XEN or new.bus == "xen"
+    if old is not None and new is None:
+        # Without the last one, libvirt adds a boot order of another kind, and refuses to add this again.
+        return "<boot " not in old.xml
+    if old is None or new is None or old.xml == new.xml:
+        return True
+    # virDomainUpdateDeviceFlags does not check a new address (qemuDomainUpdateDeviceConfig), and a disk of
+    # others may have an old recipe.
+    return domain.type in _QEMU and _kind(old, uuid) == _kind(new, uuid)
+
+
+def _kind(disk: Present, uuid: str) -> object:
+    """What a call for one disk may not change; a value that equals nothing for a disk of others."""
+    path = domain_xml.path_of(uuid, disk.target)
+    is_ours = disk.source is None or (disk.type, disk.source) == ("block", path)
+    return (disk.device, disk.bus) if is_ours else object()
+
+
+def _run(connection: Connection, uuid: str, change: Change, limit: Deadline) -> None:
+    """Make one change. If libvirt refuses the second step, take the first one back and raise its error."""
+    domain = connection.lookupByUUIDString(uuid)
+    steps = _steps(domain, change)
     for number, step in enumerate(steps):
-        if limit.expired:
+        if limit.expired and number:
             # Nobody waits for the answer any more.
-            raise _connection.NotAsked(limit, name)
+            raise limit.exceeded("libvirt to change the definition", device=domain.name())
         try:
             step.do()
         except libvirt.libvirtError as error:
-            _take_back(steps[:number], error, name)
+            if not limit.expired:
+                _take_back(steps[:number], error, domain.name())
             raise
 
 
+def _steps(domain: DomainHandle, change: Change) -> list[_Step]:
+    """The calls, in order."""
+    old, new, steps = change.old, change.new, []
+    if old.disk != new.disk:
+        put = functools.partial(_put_disk, domain)
+        steps.append(_Step(lambda: put(old.disk, new.disk), lambda: put(new.disk, old.disk)))
+    if old.recipe != new.recipe:
+        keep = functools.partial(_put_recipe, domain, change.target)
+        step = _Step(lambda: keep(new.recipe), lambda: keep(old.recipe))
+        steps.insert(0 if change.recipe_first else len(steps), step)
+    return steps
+
+
+def _put_disk(domain: DomainHandle, old: Present | None, new: Present | None) -> None:
+    if new is not None:
+        call = domain.attachDeviceFlags if old is None else domain.updateDeviceFlags
+        call(new.xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+    elif old is not None:
+        domain.detachDeviceFlags(old.xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+
+def _put_recipe(domain: DomainHandle, target: str, recipe: str | None) -> None:
+    """The list of recipes is one element, so it is read directly before it is replaced."""
+    recipes = Domain(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).recipes()
+    recipes.pop(target, None)
+    if recipe is not None:
+        recipes[target] = recipe
+    domain.setMetadata(
+        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+        domain_xml.recipe_list(recipes),
+        domain_xml.KEY,
+        domain_xml.NAMESPACE,
+        libvirt.VIR_DOMAIN_AFFECT_CONFIG,
+    )
+
+
 def _take_back(steps: list[_Step], failure: Exception, name: str) -> None:
-    """Take the steps back, last first. GuestError if that fails."""
+    """Take the steps back, last first. PartlyChanged if that fails."""
     for step in reversed(steps):
         try:
             step.undo()
         except libvirt.libvirtError as error:
-            raise GuestError(
+            raise PartlyChanged(
                 f"libvirt refused: {_words(failure)}. Taking back what was changed before failed too: "
                 f"{_words(error)}",
                 device=name,
-                hint="Look at the definition (virsh dumpxml --inactive), and run the task again",
+                hint=_LOOK,
             ) from failure
 
 

@@ -439,6 +439,8 @@ class DiskItem(Item):
         told += [] if self.drive is None else self.drive.remains()
         if self.exchange is not None and self.exchange.stays(self.defined):
             told.append("the definition is changed, so that the disk is as large after the next start")
+        if self.exchange is not None and self.exchange.is_unknown:
+            told.append("whether the definition has changed is not known: virsh dumpxml --inactive")
         old = None if self.running is None else self.running.old
         if old is not None:
             if not old.is_again:

@@ -44,6 +44,7 @@ class Libvirt:
     def __init__(self, monkeypatch):
         self.xml, self.drops = xml_with("xvdd"), None
         monkeypatch.setattr(write_disks, "write", self.write)
+        monkeypatch.setattr(write_disks, "write_back", self.write_back)
 
     def write(self, uri, uuid, before, after, targets, limit):
         assert before == self.xml, "it was changed by someone else"
@@ -53,7 +54,10 @@ class Libvirt:
             if name not in targets
         )
         self.xml = after if self.drops is None else domain_xml.drop(after, self.drops)
-        return self.xml
+        return write_disks.Written(self.xml, True)
+
+    def write_back(self, uri, uuid, before, *more):
+        return self.write(uri, uuid, before.text, *more)
 
     @property
     def targets(self):
