@@ -231,7 +231,7 @@ def test_time_is_up_between_two_calls(domain, image):
 
 
 @pytest.mark.rotated
-@pytest.mark.parametrize("others", [False, True])
+@pytest.mark.parametrize("others", ["never", "before", "after"])
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_taken_back(domain, image, name, others):
     """Exactly, if nobody else has written; otherwise what they have written stays."""
@@ -239,17 +239,20 @@ def test_a_change_is_taken_back(domain, image, name, others):
     define_first(domain, image, first)
     before = inactive(domain)
 
-    def refuse(item):
-        if others:
+    def write(when):
+        if others == when:
             describe(domain)
+
+    def refuse(item):
+        write("after")
         raise GuestError("as if a later step failed")
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, before_the_write(lambda: write("before")):
         patch.setattr(disk_definition.Exchange, "_check_kept", failing_once(refuse))
         with pytest.raises(Failed, match="as if a later step failed"):
             run_module("libvirt_disk", **wanted(domain, image, then))
     assert without_words(inactive(domain)) == before
-    assert others == (WORDS in inactive(domain))
+    assert (others == "never") == (WORDS not in inactive(domain))
 
 
 def failing_once(action):
