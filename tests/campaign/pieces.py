@@ -81,7 +81,7 @@ FAMILIES = (
     # On all kernels together, 10,000 tries of each row.
     Family(
         "swaps",
-        2000,
+        1250,
         ("loop_device", "dm_device"),
         (
             *_INSIDE,
@@ -89,26 +89,27 @@ FAMILIES = (
             "tests/campaign/inside/swapcases.py",
             "tests/campaign/inside/swaps.py",
         ),
-        on_newest=6000,
+        on_newest=7500,
     ),
     # Enough to kill each module after each of its system calls that change something, on each kernel.
     Family("kills", 400, _MODULES, (*_JOBS, "tests/campaign/inside/kills.py"), is_shared=False),
-    # On all kernels together, each error of each system call (errnos.py).
+    # On the newest kernel, each error of each system call (errnos.py); on the others, a sample.
     Family(
         "errors",
-        2134,
+        400,
         _MODULES,
         (*_JOBS, "tests/campaign/inside/errors.py", "tests/campaign/inside/errnos.py"),
+        on_newest=6400,
     ),
     # On all kernels together, 500 tries of each row.
     Family("pairs", 100, _MODULES, (*_JOBS, "tests/campaign/inside/pairs.py"), on_newest=300),
     # Six rows with an adversary: 10,000 of its tries on all kernels together.
     Family(
         "libvirt",
-        384,
+        150,
         ("libvirt_disk",),
         (*_JOBS, "tests/campaign/inside/kills.py", "tests/campaign/inside/qemu.py"),
-        on_newest=900,
+        on_newest=1368,
     ),
 )
 # On an emulated host. Its tries are counted in minutes: equal shares for the programs of hosts.py.

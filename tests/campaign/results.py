@@ -42,7 +42,7 @@ There are several families of tests:
   device that it works on is replaced by somebody else's. Today's tools are tried in every tenth round.
 - **kills**: a module is killed after one of its system calls.
 - **errors**: one of a module's system calls fails with EINTR, EAGAIN, EBUSY, ENOMEM, EIO, ENOSPC, EMFILE or
-  EACCES. The kernels share the work: together they try each of these errors at each system call.
+  EACCES. The newest kernel tries each of these errors at each system call, the older ones a sample.
 - **pairs**: while a module is stopped before one of its system calls, a second run for the same thing
   starts.
 - **libvirt**: libvirt_disk with QEMU is killed, or stopped while somebody else replaces the domain or
@@ -51,9 +51,9 @@ There are several families of tests:
 - **host**: the hotplug script, libvirt's hook and definitions, and xen_vbd, on an emulated Xen host.
 - **tables**: generated tables are compared with a kernel.
 
-A round is one try of each row. No two kernels do the same rounds of swaps, errors, pairs and libvirt, so
-their tries add up. The newest kernel does more of these rounds than the older ones, on which each takes
-three times as long.
+A round is one try of each row. No two kernels do the same rounds of swaps, pairs and libvirt, so their
+tries add up. The newest kernel does the most of these rounds, since each takes three times as
+long on the older ones.
 
 The columns of the results are:
 

@@ -18,9 +18,9 @@ from .._base import locks
 from .._base.deadline import Deadline
 from .._base.errors import GuestError
 from . import connection as _connection
-from . import domain_xml
+from . import recipe_list
 from .connection import libvirt
-from .handles import Connection, DomainHandle
+from .handles import Connection
 
 
 def put(uri: str, uuid: str, target: str, recipe: str | None, limit: Deadline) -> None:
@@ -32,21 +32,9 @@ def put(uri: str, uuid: str, target: str, recipe: str | None, limit: Deadline) -
     """
 
     def exchange(connection: Connection) -> None:
-        domain = connection.lookupByUUIDString(uuid)
-        recipes = _recipes(domain)
-        if recipes.get(target) == recipe:
-            return
-        recipes.pop(target, None)
-        if recipe is not None:
-            recipes[target] = recipe
-        domain.setMetadata(
-            libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-            domain_xml.recipe_list(recipes),
-            domain_xml.KEY,
-            domain_xml.NAMESPACE,
-            libvirt.VIR_DOMAIN_AFFECT_LIVE,
-        )
-        if _recipes(domain) != recipes:
+        domain, affects = connection.lookupByUUIDString(uuid), libvirt.VIR_DOMAIN_AFFECT_LIVE
+        recipes = recipe_list.put(domain, target, recipe, affects)
+        if recipe_list.read(domain, affects) != recipes:
             raise GuestError(
                 "libvirt did not keep the recipe in the running definition",
                 device=f"{target} of {domain.name()}",
@@ -56,7 +44,3 @@ def put(uri: str, uuid: str, target: str, recipe: str | None, limit: Deadline) -
     # for creating devices while libvirt has locked the domain, and this call waits for libvirt.
     with locks.held([locks.Lock(f"recipes {uuid}", f"the recipes of the running domain {uuid}")], limit):
         _connection.with_connection(uri, limit, f"{target} of {uuid}", exchange)
-
-
-def _recipes(domain: DomainHandle) -> dict[str, str]:
-    return domain_xml.Domain(domain.XMLDesc(0)).recipes()

@@ -25,9 +25,9 @@ from typing import Callable, NamedTuple
 from .._base.deadline import Deadline
 from .._base.errors import GuestError
 from . import connection as _connection
-from . import domain_xml
+from . import domain_xml, recipe_list
 from .connection import libvirt
-from .domain_xml import Domain, Present
+from .domain_xml import Present
 from .handles import Connection, DomainHandle
 
 _QEMU, _XEN = ("kvm", "qemu"), "xen"
@@ -105,15 +105,15 @@ def write(uri: str, uuid: str, before: str, after: str, targets: Collection[str]
             except libvirt.libvirtError:
                 # The call for one disk of a running domain looks at its active definition, too, and waits for
                 # jobs such as saving it. Replacing the definition does neither.
-                if not before == there == _text(_connection.read_on(connection, uuid)):
+                if not before == there == _read(connection, uuid):
                     raise
-                connection.defineXML(after)
-            made = _text(_connection.read_on(connection, uuid))
-            return Written(made, _without(before, changes[0]) == _without(made, changes[0]))
+            else:
+                made = _read(connection, uuid)
+                return Written(made, _without(before, changes[0]) == _without(made, changes[0]))
         elif there != before:
             raise _changed_by_others("its definition", now.name, "nothing was done")
         connection.defineXML(after)
-        return Written(_text(_connection.read_on(connection, uuid)), True)
+        return Written(_read(connection, uuid), True)
 
     return _connection.with_connection(uri, limit, uuid, exchange)
 
@@ -141,9 +141,13 @@ def write_back(
                 _need_same(change, there, now.name, stays)
             for change in reversed(changes):
                 _run(connection, uuid, change, limit)
-        return Written(_text(_connection.read_on(connection, uuid)), is_whole)
+        return Written(_read(connection, uuid), is_whole)
 
     return _connection.with_connection(uri, limit, uuid, exchange)
+
+
+def _read(connection: Connection, uuid: str) -> str:
+    return _text(_connection.read_on(connection, uuid))
 
 
 def _text(definition: _connection.Definition) -> str:
@@ -153,7 +157,7 @@ def _text(definition: _connection.Definition) -> str:
 
 
 def _changes(before: str, after: str, targets: Collection[str]) -> list[Change]:
-    changes = [Change(target, part_of(before, target), part_of(after, target)) for target in targets]
+    changes = [Change(target, _part_of(before, target), _part_of(after, target)) for target in targets]
     return [change for change in changes if change.old != change.new]
 
 
@@ -161,14 +165,14 @@ def _without(text: str, change: Change) -> str:
     return domain_xml.drop(text, change.target)
 
 
-def part_of(text: str, target: str) -> Part:
+def _part_of(text: str, target: str) -> Part:
     domain = domain_xml.parsed(text)
     return Part(domain.disk(target), domain.recipe(target))
 
 
 def _need_same(change: Change, text: str, domain: str, otherwise: str) -> None:
     """GuestError if the definition has something else about the disk than the change begins with."""
-    if part_of(text, change.target) != change.old:
+    if _part_of(text, change.target) != change.old:
         raise _changed_by_others(f"its disk {change.target}", domain, otherwise)
 
 
@@ -229,7 +233,11 @@ def _steps(domain: DomainHandle, change: Change) -> list[_Step]:
         put = functools.partial(_put_disk, domain)
         steps.append(_Step(lambda: put(old.disk, new.disk), lambda: put(new.disk, old.disk)))
     if old.recipe != new.recipe:
-        keep = functools.partial(_put_recipe, domain, change.target)
+        affects = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+
+        def keep(recipe: str | None) -> None:
+            recipe_list.put(domain, change.target, recipe, affects)
+
         step = _Step(lambda: keep(new.recipe), lambda: keep(old.recipe))
         steps.insert(0 if change.recipe_first else len(steps), step)
     return steps
@@ -243,34 +251,15 @@ def _put_disk(domain: DomainHandle, old: Present | None, new: Present | None) ->
         domain.detachDeviceFlags(old.xml, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
 
 
-def _put_recipe(domain: DomainHandle, target: str, recipe: str | None) -> None:
-    """The list of recipes is one element, so it is read directly before it is replaced."""
-    recipes = Domain(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).recipes()
-    recipes.pop(target, None)
-    if recipe is not None:
-        recipes[target] = recipe
-    domain.setMetadata(
-        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-        domain_xml.recipe_list(recipes),
-        domain_xml.KEY,
-        domain_xml.NAMESPACE,
-        libvirt.VIR_DOMAIN_AFFECT_CONFIG,
-    )
-
-
-def _take_back(steps: list[_Step], failure: Exception, name: str) -> None:
+def _take_back(steps: list[_Step], failure: libvirt.libvirtError, name: str) -> None:
     """Take the steps back, last first. PartlyChanged if that fails."""
     for step in reversed(steps):
         try:
             step.undo()
         except libvirt.libvirtError as error:
             raise PartlyChanged(
-                f"libvirt refused: {_words(failure)}. Taking back what was changed before failed too: "
-                f"{_words(error)}",
+                f"libvirt refused: {failure.get_error_message()}. Taking back what was changed before failed "
+                f"too: {error.get_error_message()}",
                 device=name,
                 hint=_LOOK,
             ) from failure
-
-
-def _words(error: Exception) -> str:
-    return str(error.get_error_message() if isinstance(error, libvirt.libvirtError) else error)
