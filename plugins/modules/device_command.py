@@ -160,12 +160,13 @@ EXAMPLES = r"""
     devices:
       disk: {diskseq: "{{ disk.device.diskseq }}"}
 
-- name: Encrypt a new file, with a passphrase that nobody sees
+- name: Encrypt a new file, with a passphrase that nobody sees; a second run would destroy what is in it
   racefree.block.device_command:
     argv: [cryptsetup, luksFormat, --batch-mode, --key-file=-, "{disk}"]
     devices:
       disk: {file: /srv/guests/web1.luks}
     stdin: "{{ vault_web1_passphrase }}"
+  when: web1_is_new
 
 - name: Open it as a mapped device, unless it is open already
   racefree.block.device_command:

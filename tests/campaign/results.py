@@ -24,6 +24,7 @@ BAD = ("wrong", "left", "lies")
 # Names and colours in the plots (plot.py).
 KINDS = {"right": 0, "refused": 2, "wrong": 1, "left or untrue": 3}
 TODAY = "today: "
+_LINUX = {"forky": "the newest Linux", "trixie": "Linux 6.12", "bookworm": "Linux 6.1"}
 HEAD = """<!--
 Copyright (c) 2026, The racefree.block contributors
 GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
@@ -52,8 +53,8 @@ There are several families of tests:
 - **tables**: generated tables are compared with a kernel.
 
 A round is one try of each row. No two kernels do the same rounds of swaps, pairs and libvirt, so their
-tries add up. The newest kernel does the most of these rounds, since each takes three times as
-long on the older ones.
+tries add up. The newest kernel does the most of these rounds, since each takes three times as long on the
+older ones.
 
 The columns of the results are:
 
@@ -258,5 +259,5 @@ def _lacking():
             whole = family.rounds_on(release)
             if done < whole:
                 unit = " minutes" if family is pieces.HOST else ""
-                missing.append(f"{family.name} on {release}: {whole - done:,} of {whole:,}{unit}")
+                missing.append(f"{family.name} on {_LINUX[release]}: {whole - done:,} of {whole:,}{unit}")
     return "\n".join(["## Not run yet", "", "; ".join(missing) + "." if missing else "Nothing.", ""])

@@ -104,3 +104,12 @@ def files() -> dict[str, object]:
             else:
                 found[str(path)] = stat.S_IMODE(mode)
     return found
+
+
+def files_but_libvirts() -> dict[str, object]:
+    """As :func:`files`, without those that libvirt writes when it starts."""
+    return {
+        path: entry
+        for path, entry in files().items()
+        if not path.startswith("/etc/libvirt/") or path.startswith("/etc/libvirt/hooks/")
+    }

@@ -362,6 +362,15 @@ def test_many_in_one_task(name):
     assert gone["changed"] and all(row["gone"] for row in gone["devices"])
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_what_was_not_looked_for_is_not_gone(name, check):
+    """The second entry is not valid, so nobody looked for its device."""
+    devices = [{"name": name, "state": "absent"}, {"name": "a/b", "state": "absent"}]
+    with pytest.raises(Failed) as caught:
+        run_module("dm_devices", check=check, devices=devices)
+    assert [row["gone"] for row in caught.value.result["devices"]] == [True, False]
+
+
 def test_one_failure_rolls_back_the_others(name, image):
     good = [zero(f"{name}-{number}") for number in range(3)]
     # valid as a table: the kernel refuses it because the metadata device holds no such pool

@@ -382,6 +382,15 @@ def test_many_in_one_task(image):
     assert gone["changed"] and all(row["gone"] for row in gone["devices"])
 
 
+@pytest.mark.parametrize("check", [True, False])
+def test_what_was_not_looked_for_is_not_gone(image, check):
+    """The second entry is not valid, so nobody looked for its device."""
+    devices = [{"backing_file": image(), "state": "absent"}, {"diskseq": 0, "state": "absent"}]
+    with pytest.raises(Failed) as caught:
+        run_module("loop_devices", check=check, devices=devices)
+    assert [row["gone"] for row in caught.value.result["devices"]] == [True, False]
+
+
 def test_one_failure_rolls_back_the_others_or_not(image, tmp_path):
     good = [{"backing_file": image(f"{number}.raw", MIB)} for number in range(3)]
     bad = {"backing_file": str(tmp_path / "none")}

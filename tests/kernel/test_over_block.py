@@ -12,7 +12,7 @@ import pytest
 from ansible_collections.racefree.block.plugins.module_utils._source import resources
 from ansible_collections.racefree.block.plugins.module_utils._xen import footprint, sharing, stack
 from ansible_collections.racefree.block.plugins.plugin_utils import _stack
-from conftest import open_device, predict_and_run, refused, run_module
+from conftest import Failed, open_device, predict_and_run, refused, run_module
 
 MIB = 2**20
 
@@ -46,6 +46,21 @@ def test_life_of_a_device_over_a_mapped_device(mapped):
     assert made["name"] in tree[at + 1] and tree[at + 1].index("└") > tree[at].index("└")
     refused("dm_device", made["name"], name=mapped["mapper_name"], state="absent", timeout=1)
     assert predict_and_run("loop_device", backing=source, state="absent")["gone"]
+
+
+def test_another_device_than_the_one_with_this_number_stays(mapped):
+    source = source_of(mapped)
+    made = run_module("loop_device", backing=source)["device"]
+    try:
+        for state in ("present", "absent"):
+            options = {"backing": source, "diskseq": made["diskseq"] + 1000, "state": state}
+            for check in (True, False):
+                with pytest.raises(Failed, match=f"disk sequence number.* {made['diskseq']}, not"):
+                    run_module("loop_device", check=check, **options)
+        assert not run_module("loop_device", backing=source, diskseq=made["diskseq"])["changed"]
+    finally:
+        removed = run_module("loop_device", backing=source, diskseq=made["diskseq"], state="absent")
+    assert removed["changed"] and removed["gone"]
 
 
 def test_a_mounted_device_is_only_read(mapped, tmp_path):

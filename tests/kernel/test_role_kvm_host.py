@@ -16,7 +16,7 @@ import pytest
 import qemuhost
 from conftest import run_module
 from qemuhost import HOOK, URI, defined, definition, nothing_left, virsh
-from role_play import changes, files, play_role, run_playbook
+from role_play import changes, files_but_libvirts, play_role, run_playbook
 
 pytestmark = [pytest.mark.systemd, pytest.mark.qemu]
 
@@ -35,32 +35,23 @@ def role(tmp_path):
     return apply
 
 
-def kept():
-    """Files that the role may touch, without those that libvirt writes when it starts."""
-    return {
-        path: entry
-        for path, entry in files().items()
-        if not path.startswith("/etc/libvirt/") or path.startswith(f"{os.path.dirname(HOOK)}/")
-    }
-
-
 def test_installed_used_and_removed(role, image):
-    before = kept()
+    before = files_but_libvirts()
     predicted = role(check=True)
-    assert kept() == before
+    assert files_but_libvirts() == before
     done = role()
     # In check mode handlers only say what they would do.
     assert predicted <= done and "Install the hook" in predicted
-    installed = kept()
+    installed = files_but_libvirts()
     assert os.access(HOOK, os.X_OK) and installed != before
-    assert not role() and kept() == installed
+    assert not role() and files_but_libvirts() == installed
 
     with defined(definition("role")) as domain:
         run_module("libvirt_disk", domain=domain, vdev="vda", source={"file": image()}, uri=URI)
         virsh("start", "role", "--paused")
         # The hook and its library are removed while the guest runs, which keeps its disk.
         assert "Remove the hook" in role(kvm_host_state="absent")
-        assert kept() == before
+        assert files_but_libvirts() == before
         assert qemuhost.opened("role") and virsh("domstate", "role") == "paused"
         virsh("destroy", "role")
         assert nothing_left()
@@ -78,7 +69,7 @@ def test_quick_start_of_the_readme(tmp_path):
     inventory = tmp_path / "inventory"
     host = "localhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3"
     inventory.write_text(f"[kvm_hosts]\n{host}\n", encoding="utf-8")
-    before = kept()
+    before = files_but_libvirts()
 
     def play(text):
         (tmp_path / "disk.yml").write_text(text, encoding="utf-8")
@@ -105,4 +96,4 @@ def test_quick_start_of_the_readme(tmp_path):
     finally:
         disk.unlink()
         undone = play_role(tmp_path, "kvm_host", variables={"kvm_host_state": "absent"})
-    assert "Remove the hook" in changes(undone) and kept() == before
+    assert "Remove the hook" in changes(undone) and files_but_libvirts() == before

@@ -14,10 +14,11 @@ import subprocess
 
 import pytest
 from conftest import wait_until
-from role_play import changes, files, play_role
+from role_play import changes, files, files_but_libvirts, play_role
 
 SERVICE = "racefree-block.service"
 SCRIPT = "/etc/xen/scripts/block"
+HOOKS = {"file": "/etc/libvirt/hooks/libxl", "folder": "/etc/libvirt/hooks/libxl.d/50-racefree"}
 
 pytestmark = pytest.mark.systemd
 
@@ -66,6 +67,8 @@ def test_installed_again_changed_and_removed(role):
     assert is_active() and os.path.isdir("/run/racefree-block/service")
 
     assert not role(xen_host_default_script=True)
+    # A play that does not set the variable, for another purpose or after an upgrade, leaves it as it is.
+    assert not role()
     assert files() == installed
 
     killed = service_pid()
@@ -73,7 +76,8 @@ def test_installed_again_changed_and_removed(role):
     wait_until(lambda: is_active() and service_pid() not in (0, killed))
 
     # The other way round: Xen's own script is the default again, and the script works without the service.
-    assert role(xen_host_service=False)
+    assert role(xen_host_service=False, xen_host_default_script=False)
+    assert not role(xen_host_service=False)
     assert not is_active() and os.path.exists(f"{SCRIPT}-racefree") and files()[SCRIPT] == before[SCRIPT]
     assert f"{SCRIPT}.stock" not in files()
 
@@ -85,3 +89,30 @@ def test_installed_again_changed_and_removed(role):
     # The image has no documentation and no manual pages.
     assert not [line for line in verified.splitlines() if " /usr/share/" not in line]
     assert not role(xen_host_state="absent")
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("place", ["folder", "file"])
+def test_the_hook_stays_until_it_is_to_be_removed(role, place):
+    """A play that applies the role for another purpose must not take the hook from guests that need it."""
+    assert "Install the hook" not in role() and not hooks()
+
+    assert "Install the hook" in role(xen_host_libvirt_hook=True, xen_host_libvirt_hook_place=place)
+    installed = files_but_libvirts()
+    assert hooks() == [HOOKS[place]] and os.access(HOOKS[place], os.X_OK)
+    assert not role(xen_host_libvirt_hook_place=place)
+    assert files_but_libvirts() == installed
+
+    # One of an older version of the collection.
+    with open(HOOKS[place], "a", encoding="utf-8") as hook:
+        hook.write("# older\n")
+    assert "Install the hook" in role(xen_host_libvirt_hook_place=place)
+    assert files_but_libvirts() == installed
+
+    assert "Remove the hook" in role(xen_host_libvirt_hook=False)
+    assert not hooks()
+    role(xen_host_state="absent")
+
+
+def hooks():
+    return [path for path in HOOKS.values() if os.path.lexists(path)]

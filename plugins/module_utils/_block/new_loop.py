@@ -105,7 +105,7 @@ def check(
     if said.format is None and backing.block is None:
         _check_format(backing, area, option)
     if area.writes and not said.overlap:
-        over_block.refuse_used(backing, option)
+        over_block.refuse_used(backing)
         _check_overlap(backing, area, loops, for_guest, option)
 
 

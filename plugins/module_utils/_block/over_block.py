@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Place = tuple[int, int, "int | None"]
 
 
-def refuse_used(backing: Backing, option: str) -> None:
+def refuse_used(backing: Backing) -> None:
     """
     Raise DeviceBusy if somebody has the block device of a Backing open exclusively, or one that has the same
     bytes. A Backing of a file passes. Raises KernelError.
@@ -42,8 +42,8 @@ def refuse_used(backing: Backing, option: str) -> None:
     raise DeviceBusy(
         f"this host itself uses the device: {users}",
         device=backing.path,
-        hint=f"End that use, give the device above it, or set read_only: true; "
-        f"or set overlap: true of {option} if two writers are intended",
+        hint="End that use, give the device above it, or set read_only=true; or set overlap=true if two "
+        "writers are intended",
     )
 
 

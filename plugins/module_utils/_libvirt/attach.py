@@ -289,7 +289,7 @@ def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str, wit
                 raise GuestError(
                     "libvirt does not list the disk, because it was attached without libvirt",
                     device=str(detachment),
-                    hint="Use toolstack=xenstore",
+                    hint="Use the module xen_vbd with toolstack=xenstore",
                 )
             (asked,) = blkback.ask(store, [detachment], limit.left(), withdraw)
             if asked.error is not None:

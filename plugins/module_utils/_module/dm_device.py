@@ -73,7 +73,9 @@ class DmItem(Item):
 
     def __init__(self, params: Params, resources: Resources) -> None:
         super().__init__(params, resources)
+        # None if there is none, once it was looked for.
         self.mapped: _mapped.Mapped | None = None
+        self._looked = False
         self.device: Device | None = None
         self.table: TablePlan | None = None
         self.value: list[str | dict[str, Any]] | None = None
@@ -248,7 +250,9 @@ class DmItem(Item):
         return told
 
     def outcome(self) -> dict[str, Any]:
-        return {"gone": self.gone is True or self.mapped is None} if self.params["state"] == "absent" else {}
+        if self.params["state"] != "absent":
+            return {}
+        return {"gone": self.gone is True or (self._looked and self.mapped is None)}
 
     def undo(self) -> None:
         try:
@@ -281,6 +285,7 @@ class DmItem(Item):
 
     def _look(self) -> None:
         self.mapped = self._find()
+        self._looked = True
         if self.mapped is not None and self.mapped.device is not None:
             self.device = self.resources.enter_context(self.mapped.device)
             self._guard(self.device)

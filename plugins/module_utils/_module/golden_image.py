@@ -126,8 +126,8 @@ class GoldenItem(Item):
             raise WrongDevice(
                 f"it exists, and what it was made from is not known: there is no {path}{golden.RECORD}",
                 device=path,
-                hint="If it is a raw image, use it as it is (image without format). "
-                "Otherwise, give another path",
+                hint="If it is a raw image, use it as it is, without this module. Otherwise, give another "
+                "path",
             )
         if self.there != (self.before.size, self.before.mtime_ns):
             raise WrongDevice(

@@ -278,7 +278,8 @@ class LoopItem(Item):
         return (*identity, offset, size), f"{words}, {size} bytes from {offset} on"
 
     def outcome(self) -> dict[str, Any]:
-        return {"gone": self.gone} if self.params["state"] == "absent" else {}
+        # None before the device was looked for.
+        return {"gone": bool(self.gone)} if self.params["state"] == "absent" else {}
 
     def _plan_present(self) -> Plan:
         params = self.params
@@ -516,7 +517,7 @@ class LoopItem(Item):
         # These locks are already held, unless a device was bound to a file a moment ago.
         self.resources.locks.take([_lock_of(device) for device in self.removing])
         self.gone = not self.removing
-        if params["diskseq"] is not None and (params["path"] or params["backing_file"]):
+        if params["diskseq"] is not None:
             for device in self.removing:
                 if device.id.diskseq != params["diskseq"]:
                     raise WrongDevice(
@@ -620,7 +621,8 @@ class LoopItem(Item):
             self.resources.warn(
                 f"{backing.path}: a device with another offset or size covers this part of the file, "
                 "and was left unchanged: "
-                f"{'; '.join(rest)}. To remove it, set diskseq=N and state=absent without backing_file"
+                f"{'; '.join(rest)}. To remove it, set diskseq=N and state=absent, without backing_file and "
+                "backing"
             )
         return removing
 

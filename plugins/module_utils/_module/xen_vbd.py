@@ -181,7 +181,7 @@ class VbdItem(Item):
             self.source = spec.parse(params["source"])
         elif params["state"] == "attached":
             raise InvalidValue("source", None, "must be given with state=attached")
-        if params["device_type"] == "cdrom" and params["mode"] == "w":
+        if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "attached":
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
         if self.source is not None:
             self.source = check_source_mode(self.source, params["mode"])

@@ -337,8 +337,7 @@ class XlDiskItem(Item):
             "sealed": known(change.wanted).seal.sealed,
             "text": disk_text.written(change.says),
         }
-        old = None if self.live is None else self.live.old
-        return {"disk": disk, "replaced": None if old is None else old.replaced()}
+        return {"disk": disk, "replaced": None if self.live is None else self.live.replaced()}
 
 
 def _check_names(params: Params) -> None:

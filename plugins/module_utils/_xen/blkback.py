@@ -588,8 +588,9 @@ def _saying(said: str | None) -> str:
 
 
 _HINT_FORCE = (
-    "The guest still uses the disk or does not answer: unmount it there. With force the disk is removed "
-    "without the guest's consent, and data that the guest has not written yet is lost"
+    "The guest still uses the disk or does not answer: unmount it there. With force=true of the module "
+    "xen_vbd, the disk is removed without the guest's consent, and data that the guest has not written yet "
+    "is lost"
 )
 _HINT_ASKED = "The guest uses the disk or does not answer: unmount it there, and run the task again"
 _RELEASING = (

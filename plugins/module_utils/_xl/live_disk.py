@@ -125,6 +125,10 @@ class LiveDisk:
             self._is_attached = True
             self._prove()
 
+    def replaced(self) -> dict[str, Any] | None:
+        """The disk that the new one has replaced, as in the modules' results. None if that was not done."""
+        return self.old.replaced() if self.old is not None and self._is_attached else None
+
     def undo(self) -> None:
         """Detach the new disk, and attach the old one again. The caller has restored the recipe."""
         if self._is_attached:

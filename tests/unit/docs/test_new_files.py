@@ -23,7 +23,11 @@ MAKES = re.compile(
 )
 # The file exists.
 GROWS = {
-    ("docs/grow-a-disk.md", "| file | `size` of the task, or `truncate --size=20G FILE` | run the task |")
+    (
+        "docs/grow-a-disk.md",
+        "| file | `size` of the task, or `truncate --size='>20G' FILE`, which never makes it smaller "
+        "| run the task |",
+    )
 }
 
 

@@ -149,7 +149,7 @@ def test_a_device_that_the_host_uses_is_only_read(lower):
     handle = os.open(lower["path"], os.O_RDONLY | os.O_EXCL)
     try:
         source = with_diskseq(lower["diskseq"])
-        refused("this host itself uses the device", "read_only: true", backing=source)
+        refused("this host itself uses the device", "read_only=true", backing=source)
         with upper(lower, read_only=True), upper(lower, overlap=True, offset=512):
             pass
     finally:

@@ -12,7 +12,11 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import DeviceBusy, KernelError
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import (
+    DeviceBusy,
+    InvalidValue,
+    KernelError,
+)
 from ansible_collections.racefree.block.plugins.module_utils._dm import health, mapped
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.connection import Definition
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.disk_request import (
@@ -46,6 +50,13 @@ def fixture_host(monkeypatch):
             store.write(path, value)
         host._shared[Store] = store
         yield host
+
+
+def test_a_cdrom_is_read_only_and_can_be_detached(host):
+    """With the same options, except for the state."""
+    with pytest.raises(InvalidValue, match="must be r: a cdrom is read-only"):
+        vbd_item(host, source={"file": "/srv/a"}, device_type="cdrom")
+    vbd_item(host, state="detached", device_type="cdrom")
 
 
 OTHERS = {

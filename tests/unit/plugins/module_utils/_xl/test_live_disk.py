@@ -108,8 +108,11 @@ def test_a_disk_is_detached_when_the_guest_agrees(scene):
 
 
 def test_a_disk_is_replaced(scene):
-    scene.disk().change()
+    disk = scene.disk()
+    assert disk.replaced() is None
+    disk.change()
     assert scene.steps == ["ask", "detach", NEW, "prove"]
+    assert disk.replaced()["diskseq"] == 9
 
 
 def test_a_guest_that_keeps_its_disk(scene):
