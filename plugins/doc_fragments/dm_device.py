@@ -33,7 +33,8 @@ options:
     type: str
   read_only:
     description:
-      - Whether the device is read-only.
+      - Whether the device is read-only. If O(table) is not given, an existing device keeps its setting, and
+        this option has no effect.
     type: bool
     default: false
   allow_shrink:
@@ -58,6 +59,8 @@ options:
     description:
       - With V(hidden), udev's rules are told to ignore the device, so no links are created for it and it is
         not probed.
+      - It applies when the task creates the device or changes its table, and is not compared with an
+        existing device.
     type: str
     choices: [full, hidden]
     default: full

@@ -13,7 +13,7 @@ options:
   size:
     description:
       - The size that the disk should have, in bytes or like V(20G), for a O(source) with O(source.file) and
-        without O(source.size). A smaller file is made larger; the new part has no blocks yet. A file that is
+        without O(source.size), O(source.partition) and O(source.read_only), and with O(mode=w). A smaller file is made larger; the new part has no blocks yet. A file that is
         larger is an error, because nothing is ever made smaller.
       - If a running guest has the disk, it grows there, too, and the guest sees the new size while it runs.
         M(racefree.block.libvirt_disk) and M(racefree.block.xl_disk) do this only with C(live=true).
@@ -32,7 +32,7 @@ options:
     default: w
   device_type:
     description:
-      - What kind of device the guest sees.
+      - What kind of device the guest sees. A disk with V(cdrom) needs O(mode=r).
     type: str
     choices: [disk, cdrom]
     default: disk

@@ -36,7 +36,7 @@ options:
   config:
     description:
       - Whether to change the definition, which takes effect at the domain's next start.
-      - With V(false), O(source) may have O(source.diskseq) without O(source.boot_id).
+      - V(false) requires O(live=true). O(source) may then have O(source.diskseq) without O(source.boot_id).
     type: bool
     default: true
   live:
@@ -65,6 +65,7 @@ options:
       - With V(empty), the drive is there and has no medium. Possible only with O(device_type=cdrom), and for
         guests whose drives QEMU serves. With O(live=true), a running guest of QEMU is asked to release the
         medium.
+      - The CD drive of a running guest of QEMU cannot be removed with O(live=true). Use V(empty).
     type: str
     choices: [present, absent, empty]
     default: present

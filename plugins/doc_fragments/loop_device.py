@@ -82,6 +82,7 @@ options:
         M(racefree.block.golden_image), or with C(qemu-img convert -O raw).
       - A guest can write such a signature to its own disk, so set this option for the disks of guests.
       - A file is always used byte for byte, never decoded as another format.
+      - Not together with O(backing), which has its own.
     type: str
     choices: [raw]
   overlap:
@@ -96,6 +97,7 @@ options:
       - Whether the task fails if a user other than root could make the path lead to another file, because
         others can write to a directory on the path or own a symbolic link on it. With V(false), there is a
         warning that names the place.
+      - Not together with O(backing), which has its own.
     type: bool
     default: false
   allow_shrink:

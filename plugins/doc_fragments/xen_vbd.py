@@ -62,8 +62,9 @@ options:
     default: true
   wait_connected:
     description:
-      - Whether to wait until the guest has connected to the disk, instead of only until blkback has opened
-        the device.
+      - Whether to wait until the guest has connected to a new disk that is attached through XenStore, instead
+        of only until blkback has opened the device.
+      - It has no effect on a disk that libvirt attaches (see O(toolstack)), or that the guest already has.
     type: bool
     default: false
   force:

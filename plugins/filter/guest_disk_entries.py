@@ -33,10 +33,14 @@ options:
     description:
       - Sizes in bytes of the existing files and images, by path. The filter fails if the file of a disk that
         a guest should have is missing here.
+      - Needed with O(state=absent), too, for snapshots and encrypted disks. Without it, their entries name
+        only the file, and M(racefree.block.libvirt_disks) refuses to remove a disk with another recipe.
     type: dict
   check_mode:
     description:
-      - Whether to leave out disks whose files do not exist yet or have to grow.
+      - Whether to leave out disks that cannot be checked yet. The file of such a disk, its image, or a file
+        of its thin pool does not exist or is too small for the pool; or its file has to grow, and is empty or
+        not a whole number of sectors.
     type: bool
     default: false
   mtimes:
@@ -53,7 +57,7 @@ options:
 EXAMPLES = r"""
 - name: Remove the disks that are marked as absent
   racefree.block.libvirt_disks:
-    disks: "{{ guests | racefree.block.guest_disk_entries(state='absent') }}"
+    disks: "{{ guests | racefree.block.guest_disk_entries(state='absent', sizes=sizes_of_files) }}"
 """
 
 RETURN = r"""

@@ -185,7 +185,7 @@ EXAMPLES = r"""
     exclusive: true
     timeout: 7200
 
-- name: Replace the partition table of a disk, unless that was done already
+- name: Replace the partition table of a disk, unless a marker file exists
   racefree.block.device_command:
     argv: [sfdisk, --quiet, "{disk}"]
     devices:
@@ -214,13 +214,13 @@ rc:
   type: int
   sample: 0
 stdout:
-  description: Standard output of the command.
-  returned: success, and failure of the command
+  description: Standard output of the command. If it was not needed, why.
+  returned: when the command was run or was not needed
   type: str
   sample: /dev/loop7
 stderr:
   description: Standard error of the command.
-  returned: success, and failure of the command
+  returned: when the command was run or was not needed
   type: str
   sample: ""
 start:
@@ -242,7 +242,9 @@ msg:
   description: Why the command was not run, or what failed.
   returned: failure, check mode, and when the command was not needed
   type: str
-  sample: "disk: its disk sequence number is 57, not 42"
+  sample: >-
+    /dev/vg/a: its disk sequence number is 57, not 42. The name now belongs to a device other than the
+    requested one; nothing was done
 exclusive:
   description: >-
     V(held) if the devices were claimed until the command had ended; V(handed_over) if the claim was released

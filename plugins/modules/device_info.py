@@ -28,7 +28,8 @@ options:
     type: int
   path:
     description:
-      - Only the block device at this path, of any kind. The list is empty when there is none.
+      - Only the block device at this path, of any kind. The list is empty when there is none. Not together
+        with O(diskseq).
     type: path
   partitions:
     description:
@@ -228,7 +229,7 @@ devices:
       description: UUID of the mapped device.
       returned: for mapped devices
       type: str
-      sample: RACEFREE-4711-281937-5b1d7c9e
+      sample: RACEFREE-cc6904f4ce9add8ffdd444b97c8347a6
     table:
       description: >-
         The live table in the format of C(dmsetup table), without keys. V(null) if it has a target type that

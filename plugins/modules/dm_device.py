@@ -186,7 +186,7 @@ device:
       description: UUID of the mapped device.
       returned: success
       type: str
-      sample: RACEFREE-4711-281937-5b1d7c9e
+      sample: RACEFREE-cc6904f4ce9add8ffdd444b97c8347a6
     major:
       description: Major number.
       returned: success
@@ -292,7 +292,7 @@ error:
       description: The device, file, guest, key or program that the error is about. V(null) if there is none.
       returned: failure
       type: str
-      sample: web1-root
+      sample: /dev/dm-3
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
@@ -307,11 +307,19 @@ error:
       sample: "End that use first, or set deferred=true to have it removed when its last user closes it"
     errors:
       description: >-
-        For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
+        For an invalid table, each error with its line (from 1), target, field, value, rule, column (from 0) and
+        text, and, if only some kernels refuse it or would stop, C(kernels) or C(stops).
       returned: failure
       type: list
       elements: dict
-      sample: [{line: 2, field: offset, value: 5x, rule: must be a whole number of sectors, column: 11}]
+      sample:
+        - line: 2
+          target: linear
+          field: offset
+          value: 5x
+          rule: must be a whole number of sectors from 0 to 18014398509481983
+          column: 18
+          text: 8 8 linear /dev/a 5x
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_device import DmItem

@@ -97,7 +97,7 @@ EXAMPLES = r"""
 RETURN = r"""
 devices:
   description: The result of each entry of O(devices), in the same order.
-  returned: always
+  returned: always, except when the task as a whole failed, for example because storage did not answer
   type: list
   elements: dict
   contains:
@@ -116,7 +116,7 @@ devices:
       returned: when the entry failed
       type: str
       sample: >-
-        web1-root: it is in use by mount /mnt. End that use first, or set deferred=true to have it
+        /dev/dm-3: web1-root is in use by dm-4. End that use first, or set deferred=true to have it
         removed when its last user closes it
     rolled_back:
       description: >-
@@ -159,7 +159,7 @@ devices:
           description: UUID of the mapped device.
           returned: when the entry succeeded
           type: str
-          sample: RACEFREE-4711-281937-5b1d7c9e
+          sample: RACEFREE-cc6904f4ce9add8ffdd444b97c8347a6
         major:
           description: Major number.
           returned: when the entry succeeded
@@ -267,7 +267,7 @@ devices:
             The device, file, guest, key or program that the error is about. V(null) if there is none.
           returned: when the entry failed
           type: str
-          sample: web1-root
+          sample: /dev/dm-3
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits
@@ -282,11 +282,19 @@ devices:
           sample: "End that use first, or set deferred=true to have it removed when its last user closes it"
         errors:
           description: >-
-            For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
+            For an invalid table, each error with its line (from 1), target, field, value, rule, column (from 0)
+            and text, and, if only some kernels refuse it or would stop, C(kernels) or C(stops).
           returned: when the entry failed
           type: list
           elements: dict
-          sample: [{line: 2, field: offset, value: 5x, rule: must be a whole number of sectors, column: 11}]
+          sample:
+            - line: 2
+              target: linear
+              field: offset
+              value: 5x
+              rule: must be a whole number of sectors from 0 to 18014398509481983
+              column: 18
+              text: 8 8 linear /dev/a 5x
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_device import DmItem

@@ -130,7 +130,7 @@ errors:
       description: Position in the line, from 0.
       returned: success
       type: int
-      sample: 11
+      sample: 18
     text:
       description: The line, without keys.
       returned: success
@@ -178,7 +178,7 @@ devices:
       sample: rw
     device:
       description: >-
-        The device's identity, as RV(racefree.block.dm_device#module:device). V(null) for a file that has no
+        The device's identity, as RV(racefree.block.xen_vbd#module:device). V(null) for a file that has no
         loop device yet.
       returned: success
       type: dict
@@ -204,7 +204,7 @@ error:
         kind best.
       returned: failure
       type: str
-      sample: ENXIO
+      sample: ENODEV
     hint:
       description: What to do about it.
       returned: failure
@@ -212,11 +212,19 @@ error:
       sample: "Leave name out for a device that is not there yet"
     errors:
       description: >-
-        For an invalid table, each error with its line (from 1), field, value, rule and column (from 0).
+        For an invalid table, each error with its line (from 1), target, field, value, rule, column (from 0) and
+        text, and, if only some kernels refuse it or would stop, C(kernels) or C(stops).
       returned: failure
       type: list
       elements: dict
-      sample: [{line: 2, field: offset, value: 5x, rule: must be a whole number of sectors, column: 11}]
+      sample:
+        - line: 2
+          target: linear
+          field: offset
+          value: 5x
+          rule: must be a whole number of sectors from 0 to 18014398509481983
+          column: 18
+          text: 8 8 linear /dev/a 5x
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.dm_table import ARGUMENTS, collect

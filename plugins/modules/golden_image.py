@@ -114,7 +114,7 @@ golden:
       sample: true
     size:
       description: >-
-        Its size in bytes, also if it does not exist yet. V(null) if O(path) could not be looked at.
+        Its size in bytes, also if it does not exist yet.
       returned: success
       type: int
       sample: 3221225472

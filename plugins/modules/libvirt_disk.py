@@ -163,10 +163,10 @@ disk:
     recipe:
       description:
         - The recipe that is kept in the definition, or with O(config=false) in the definition of the running
-          domain. V(null) if none can be kept there.
+          domain. V(null) with O(state=empty), and if none can be kept there.
       returned: success
       type: str
-      sample: '{"file": "/srv/guests/web1.raw"}'
+      sample: '{"file": "/srv/guests/web1.raw", "format": "raw"}'
     running:
       description: Whether the domain was running.
       returned: success

@@ -155,6 +155,7 @@ disks:
       type: dict
       sample:
         file: /srv/guests/web1.raw
+        format: raw
     device:
       description: >-
         The mapped device that was made for a disk with a recipe. V(null) if there is none, as while the guest
@@ -261,7 +262,7 @@ error:
       description: What to do about it.
       returned: failure
       type: str
-      sample: "List the domains: virsh list --all"
+      sample: "virsh -c xen:///system list --all shows those it knows"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk_info import (

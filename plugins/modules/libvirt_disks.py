@@ -24,7 +24,7 @@ seealso:
   - module: racefree.block.libvirt_disk
 requirements:
   - libvirt-python (Debian's package is python3-libvirt)
-  - for running domains of Xen, xen-blkback in domain 0, and pyxs (Debian's package is python3-pyxs)
+  - for O(disks[].live=true) with Xen, xen-blkback in domain 0, and pyxs (Debian's package is python3-pyxs)
   - for domains to start, the collection's hook, installed by the role C(xen_host) or C(kvm_host)
 options:
   disks:
@@ -91,7 +91,7 @@ EXAMPLES = r"""
 RETURN = r"""
 disks:
   description: The result of each entry of O(disks), in the same order.
-  returned: always
+  returned: always, except when the task as a whole failed, for example because storage did not answer
   type: list
   elements: dict
   contains:
@@ -159,10 +159,11 @@ disks:
         recipe:
           description:
             - The recipe that is kept in the definition, or with O(disks[].config=false) in the definition of
-              the running domain. V(null) if none can be kept there.
+              the running domain. V(null) with O(disks[].state=empty), and if none can be kept
+              there.
           returned: when the entry succeeded
           type: str
-          sample: '{"file": "/srv/guests/web1.raw"}'
+          sample: '{"file": "/srv/guests/web1.raw", "format": "raw"}'
         running:
           description: Whether the domain was running.
           returned: when the entry succeeded

@@ -89,7 +89,7 @@ EXAMPLES = r"""
 RETURN = r"""
 devices:
   description: The result of each entry of O(devices), in the same order.
-  returned: always
+  returned: always, except when the task as a whole failed, for example because storage did not answer
   type: list
   elements: dict
   contains:

@@ -103,7 +103,7 @@ EXAMPLES = r"""
 RETURN = r"""
 stores:
   description: The result of each entry of O(stores), in the same order.
-  returned: always
+  returned: always, except when the task as a whole failed, for example because storage did not answer
   type: list
   elements: dict
   contains:
@@ -122,7 +122,8 @@ stores:
       returned: when the entry failed
       type: str
       sample: >-
-        /srv/guests/web1.cow: it holds changes of /srv/golden/a.raw, and /srv/golden/b.raw is another image.
+        /srv/guests/web1.cow: it holds changes of /srv/golden/a.raw (1073741824 bytes, SHA-256 9f86...), and
+        /srv/golden/b.raw (1073741824 bytes, SHA-256 2c26...) is another image.
         With this image the guest would read a mixture of both. Give the image that the store belongs to, or
         an empty file as the store
     rolled_back:

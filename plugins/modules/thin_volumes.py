@@ -29,7 +29,8 @@ options:
   pool:
     description:
       - The pool. Either a dictionary with O(pool.path) and O(pool.uuid), for a pool that is active.
-      - Or a dictionary with O(pool.table) (one C(thin-pool) target), O(pool.name) and O(pool.uuid).
+      - Or a dictionary with O(pool.table) (one C(thin-pool) target), O(pool.name) and O(pool.uuid). All three
+        are required then.
     required: true
   volumes:
     required: true
@@ -86,7 +87,7 @@ space:
       returned: success
       type: str
       choices: [store, pool]
-      sample: store
+      sample: pool
     used:
       description: Bytes in use. For a store, this includes its metadata.
       returned: success

@@ -365,7 +365,7 @@ error:
       description: The device, file, guest, key or program that the error is about. V(null) if there is none.
       returned: failure
       type: str
-      sample: web1
+      sample: xvda of web1
     errno:
       description: >-
         Name of the kernel's error number. If the error did not come from the kernel, the name that fits its

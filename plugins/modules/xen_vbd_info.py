@@ -57,7 +57,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 vbds:
-  description: The disks, sorted by the guest's ID and the disk's number.
+  description: >-
+    The disks, sorted by the guest's ID and the disk's number. If nodes of a disk in XenStore are invalid,
+    C(problem) says which, and all values that are read from the nodes are V(null).
   returned: success
   type: list
   elements: dict
@@ -111,7 +113,7 @@ vbds:
       description: The hotplug script of the disk.
       returned: success
       type: str
-      sample: block-racefree
+      sample: /etc/xen/scripts/block-racefree
     major:
       description: Major number that was passed to blkback.
       returned: success

@@ -87,7 +87,7 @@ EXAMPLES = r"""
 RETURN = r"""
 vbds:
   description: The result of each entry of O(vbds), in the same order.
-  returned: always
+  returned: always, except when the task as a whole failed, for example because storage did not answer
   type: list
   elements: dict
   contains:
@@ -317,7 +317,7 @@ vbds:
             The device, file, guest, key or program that the error is about. V(null) if there is none.
           returned: when the entry failed
           type: str
-          sample: web1
+          sample: xvda of web1
         errno:
           description: >-
             Name of the kernel's error number. If the error did not come from the kernel, the name that fits

@@ -95,7 +95,7 @@ EXAMPLES = r"""
 RETURN = r"""
 disks:
   description: The result of each entry of O(disks), in the same order.
-  returned: always
+  returned: always, except when the task as a whole failed, for example because storage did not answer
   type: list
   elements: dict
   contains:
