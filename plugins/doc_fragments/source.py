@@ -96,8 +96,8 @@ options:
         default: false
       name:
         description:
-          - Name of the mapped device of O(source.table). If not given, a new device gets an unused name, where
-            the module does not require one.
+          - Name of the mapped device of O(source.table). If not given, a new device gets an unused name,
+            where the module does not require one.
         type: str
       uuid:
         description:

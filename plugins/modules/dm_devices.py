@@ -282,8 +282,8 @@ devices:
           sample: "End that use first, or set deferred=true to have it removed when its last user closes it"
         errors:
           description: >-
-            For an invalid table, each error with its line (from 1), target, field, value, rule, column (from 0)
-            and text, and, if only some kernels refuse it or would stop, C(kernels) or C(stops).
+            For an invalid table, each error with its line (from 1), target, field, value, rule, column (from
+            0) and text, and, if only some kernels refuse it or would stop, C(kernels) or C(stops).
           returned: when the entry failed
           type: list
           elements: dict

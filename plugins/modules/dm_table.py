@@ -212,8 +212,8 @@ error:
       sample: "Leave name out for a device that is not there yet"
     errors:
       description: >-
-        For an invalid table, each error with its line (from 1), target, field, value, rule, column (from 0) and
-        text, and, if only some kernels refuse it or would stop, C(kernels) or C(stops).
+        For an invalid table, each error with its line (from 1), target, field, value, rule, column (from 0)
+        and text, and, if only some kernels refuse it or would stop, C(kernels) or C(stops).
       returned: failure
       type: list
       elements: dict
