@@ -14,8 +14,8 @@ options:
     description:
       - The size that the disk should have, in bytes or like V(20G), for a O(source) with O(source.file) and
         without O(source.size), O(source.partition) and O(source.read_only), and with O(mode=w). A smaller
-        file is made larger; the new part has no blocks yet. A file that is larger is an error, because nothing
-        is ever made smaller.
+        file is made larger; the new part has no blocks yet. A file that is larger is an error, because
+        nothing is ever made smaller.
       - If a running guest has the disk, it grows there, too, and the guest sees the new size while it runs.
         M(racefree.block.libvirt_disk) and M(racefree.block.xl_disk) do this only with C(live=true).
       - Such a disk also grows without this option if it is shorter than what O(source) says. That is so if
