@@ -18,9 +18,10 @@ from role_play import changes, files, files_but_libvirts, play_role
 
 SERVICE = "racefree-block.service"
 SCRIPT = "/etc/xen/scripts/block"
-HOOKS = {"file": "/etc/libvirt/hooks/libxl", "folder": "/etc/libvirt/hooks/libxl.d/50-racefree"}
+HOOK = "/etc/libvirt/hooks/libxl.d/50-racefree"
+FOLDERS = ("/etc/libvirt/hooks", os.path.dirname(HOOK))
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.qemu]
 
 
 @pytest.fixture
@@ -54,65 +55,45 @@ def is_active():
 
 
 def test_installed_again_changed_and_removed(role):
-    before = files()
-    predicted = role(check=True, xen_host_default_script=True)
-    assert files() == before and not is_active()
+    before = files_but_libvirts()
+    predicted = role(check=True, xen_host_default_script=True, xen_host_libvirt_hook=True)
+    assert files_but_libvirts() == before and not is_active()
 
-    done = role(xen_host_default_script=True)
+    done = role(xen_host_default_script=True, xen_host_libvirt_hook=True)
     # Check mode cannot predict what will have to be removed, nor the service that does not exist yet.
-    assert predicted <= done and "Install the script" in predicted
-    installed = files()
-    assert os.readlink(SCRIPT) == "block-racefree" and os.access(SCRIPT, os.X_OK)
+    assert predicted <= done and {"Install the script", "Install the hook"} <= predicted
+    installed = files_but_libvirts()
+    assert os.readlink(SCRIPT) == "block-racefree" and os.access(SCRIPT, os.X_OK) and os.access(HOOK, os.X_OK)
     assert installed[f"{SCRIPT}.stock"] == before[SCRIPT]
     assert is_active() and os.path.isdir("/run/racefree-block/service")
 
+    # A play that applies the role for another purpose must not take the hook from guests that need it.
     assert not role(xen_host_default_script=True)
-    # A play that does not set the variable, for another purpose or after an upgrade, leaves it as it is.
-    assert not role()
-    assert files() == installed
+    assert files_but_libvirts() == installed
+    with open(HOOK, "a", encoding="utf-8") as hook:
+        hook.write("# of an older version of the collection\n")
+    assert "Install the hook" in role()
+    assert files_but_libvirts() == installed
 
     killed = service_pid()
     os.kill(killed, 9)
     wait_until(lambda: is_active() and service_pid() not in (0, killed))
 
     # The other way round: Xen's own script is the default again, and the script works without the service.
-    assert role(xen_host_service=False, xen_host_default_script=False)
-    assert not role(xen_host_service=False)
+    assert "Remove the hook" in role(
+        xen_host_service=False, xen_host_default_script=False, xen_host_libvirt_hook=False
+    )
     assert not is_active() and os.path.exists(f"{SCRIPT}-racefree") and files()[SCRIPT] == before[SCRIPT]
-    assert f"{SCRIPT}.stock" not in files()
+    assert f"{SCRIPT}.stock" not in files() and not os.path.lexists(HOOK)
 
     assert role(xen_host_state="absent")
-    assert files() == before and not os.path.exists("/run/racefree-block/service")
+    # Folders for hooks of others stay.
+    after = {path: entry for path, entry in files_but_libvirts().items() if path not in FOLDERS}
+    assert after == {path: entry for path, entry in before.items() if path not in FOLDERS}
+    assert not os.path.exists("/run/racefree-block/service")
     verified = subprocess.run(
         ["dpkg", "--verify", "xen-utils-common"], capture_output=True, text=True, check=False
     ).stdout
     # The image has no documentation and no manual pages.
     assert not [line for line in verified.splitlines() if " /usr/share/" not in line]
     assert not role(xen_host_state="absent")
-
-
-@pytest.mark.qemu
-@pytest.mark.parametrize("place", ["folder", "file"])
-def test_the_hook_stays_until_it_is_to_be_removed(role, place):
-    """A play that applies the role for another purpose must not take the hook from guests that need it."""
-    assert "Install the hook" not in role() and not hooks()
-
-    assert "Install the hook" in role(xen_host_libvirt_hook=True, xen_host_libvirt_hook_place=place)
-    installed = files_but_libvirts()
-    assert hooks() == [HOOKS[place]] and os.access(HOOKS[place], os.X_OK)
-    assert not role(xen_host_libvirt_hook_place=place)
-    assert files_but_libvirts() == installed
-
-    # One of an older version of the collection.
-    with open(HOOKS[place], "a", encoding="utf-8") as hook:
-        hook.write("# older\n")
-    assert "Install the hook" in role(xen_host_libvirt_hook_place=place)
-    assert files_but_libvirts() == installed
-
-    assert "Remove the hook" in role(xen_host_libvirt_hook=False)
-    assert not hooks()
-    role(xen_host_state="absent")
-
-
-def hooks():
-    return [path for path in HOOKS.values() if os.path.lexists(path)]
