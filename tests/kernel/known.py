@@ -74,7 +74,8 @@ UNDECIDED = (
     ("metadata-room", "era", r"ENOSPC era: metadata_(resize|commit)"),
     ("integrity-room", "integrity", r"integrity: (Not enough provided sectors|The device is too small)"),
     ("thin-volumes", "thin", r"thin: Couldn't open thin internal device"),
-    # A read-only pool over metadata that was never formatted (__open_or_format_metadata in dm-thin-metadata.c).
+    # A read-only pool over metadata that was never formatted (__open_or_format_metadata in
+    # drivers/md/dm-thin-metadata.c).
     ("contents", "thin-pool", r"EPERM thin-pool: Error creating metadata object"),
 )
 

@@ -16,6 +16,7 @@ import os
 from .._base import files
 from .._base.errors import DeviceBusy, InvalidValue, KernelError, hint_of
 from .._base.files import open_regular
+from .._base.record import Record
 from . import loop
 from . import node as _node
 
@@ -75,7 +76,18 @@ class Backing:
             os.close(fd)
 
 
-def check_geometry(backing: Backing, offset: int = 0, size: int = 0, sector_size: int | None = None) -> None:
+class ToBe(Record):
+    """A block device that is yet to be made, for :func:`check_geometry`. ``size`` in bytes."""
+
+    path: str
+    size: int
+    block: bool = True
+    kind: str = "device"
+
+
+def check_geometry(
+    backing: Backing | ToBe, offset: int = 0, size: int = 0, sector_size: int | None = None
+) -> None:
     """
     Raise InvalidValue unless the area lies within the file and consists of whole sectors. All numbers are in
     bytes; ``size`` 0 means to the end of the file.

@@ -216,8 +216,8 @@ def backing_path(device: _device.Device) -> str | None:
 
 
 def is_loop(device: _device.Device) -> bool:
-    """Whether a Device is a loop device."""
-    return device.id.major == _device.LOOP_MAJOR
+    """Whether a Device is a loop device. With max_part, its partitions have its major number."""
+    return device.id.major == _device.LOOP_MAJOR and is_name(device.name)
 
 
 def is_name(name: str) -> bool:

@@ -173,17 +173,18 @@ class LoopIndex:
         """
         found: dict[_device.DeviceId, DeviceBusy] = {}
         numbers = {status.number for device, status in self._made if device.fd >= 0}
-        made = {
-            loop.backing_path(device): (device, status) for device, status in self._made if device.fd >= 0
-        }
-        over_block = [row for row in made.values() if row[1].backing_device == loop.OVER_BLOCK]
+        made: dict[str | None, Found] = {}
+        for device, status in self._made:
+            if device.fd >= 0:
+                made.setdefault(loop.backing_path(device), []).append((device, status))
+        over_block = [
+            row for rows in made.values() for row in rows if row[1].backing_device == loop.OVER_BLOCK
+        ]
         for name in os.listdir("/sys/block") if made else ():
             if name.startswith("loop") and name[4:].isdigit() and int(name[4:]) not in numbers:
                 path = sysfs.read(f"/sys/block/{name}/loop/backing_file")
                 # A block device can have any number of nodes.
-                rows = (
-                    [made[path]] if path in made else over_block if (path or "").startswith("/dev/") else []
-                )
+                rows = made.get(path) or (over_block if (path or "").startswith("/dev/") else [])
                 for own in rows:
                     error = _double(name, *own)
                     if error is not None:

@@ -150,10 +150,14 @@ def _is_same(one: Entry, other: Entry) -> bool:
     """Whether the sources name the same device, with the same settings or not."""
     first, second = one.source, other.source
     if isinstance(first, spec.FileSource) and isinstance(second, spec.FileSource):
-        return (first.file, first.offset, first.size) == (second.file, second.offset, second.size)
+        return _area(first) == _area(second)
     if isinstance(first, spec.TableSource) and isinstance(second, spec.TableSource):
         return first.name == second.name or first.uuid == second.uuid
     return first == second
+
+
+def _area(source: spec.FileSource) -> tuple[str, int, int, int | None]:
+    return source.file, source.offset, source.size, source.partition
 
 
 def _shown(entry: Entry) -> str:

@@ -15,7 +15,9 @@ from __future__ import annotations
 import posixpath
 from typing import Callable, Optional
 
-from .._base.errors import InvalidValue
+from .. import _dm_table
+from .._base.errors import BlockError, InvalidValue
+from .._source import spec
 from .entry import Entry
 from .pool import Pool
 
@@ -50,6 +52,7 @@ def check(entries: list[Entry], identities: dict[str, str] | None = None) -> Non
     _check_images(present, writers, key)
     _check_conversions(present, key)
     volumes = _check_volumes(present)
+    _add_named(present, pools, key, files, volumes)
     for entry in entries:
         if entry.remove:
             _check_removed(
@@ -57,6 +60,46 @@ def check(entries: list[Entry], identities: dict[str, str] | None = None) -> Non
                 files.get(key(entry.file), images.get(key(entry.file))) if entry.thin is None else None,
                 volumes,
             )
+
+
+def _add_named(
+    present: list[Entry],
+    pools: dict[str, tuple[Pool, str]],
+    key: Key,
+    files: dict[str | None, str],
+    volumes: dict[Volume, str],
+) -> None:
+    """Add the users of files and volumes that are named in sources, also by a part or inside a table."""
+    named = [(entry.label, entry.source) for entry in present if entry.source is not None]
+    for label, value in [*named, *((str(pool), pool.source) for pool, dummy in pools.values())]:
+        try:
+            paths, numbers = _named_in(spec.parse(value))
+        except BlockError:
+            # The modules report it before anything is removed.
+            continue
+        for path in paths:
+            files.setdefault(key(path), label)
+        for volume in numbers:
+            volumes.setdefault(volume, label)
+
+
+def _named_in(source: object) -> tuple[list[str], list[Volume]]:
+    """The files, and the volumes of thin pools, that a source names."""
+    if isinstance(source, spec.FileSource):
+        return [source.file], []
+    files: list[str] = []
+    volumes: list[Volume] = []
+    targets = _dm_table.parse_table(source.table).targets if isinstance(source, spec.TableSource) else ()
+    for target in targets:
+        for slot in target.devices():
+            below = spec.parse_slot(slot)
+            more = _named_in(below)
+            files += more[0]
+            volumes += more[1]
+            if target.TYPE == "thin" and slot.field == "pool":
+                names = (getattr(below, "uuid", None), getattr(below, "name", None))
+                volumes += [(name, target.id) for name in names if name]
+    return files, volumes
 
 
 def key_by(identities: dict[str, str] | None) -> Key:

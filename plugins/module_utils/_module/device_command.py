@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fnmatch
 import glob
 import os
 import select
@@ -81,6 +82,8 @@ class Command:
         for option in ("chdir", "creates", "removes"):
             if params[option] is not None:
                 words.check_text(params[option], option)
+                if not params[option]:
+                    raise InvalidValue(option, "", "must be a path: leave it out if there is none")
         self.environment = lookup.environment_of(_environment(params["environment"]))
         self.stdin = None if params["stdin"] is None else _bytes_of(params["stdin"])
         # Made absolute, as the process is started from another directory.
@@ -177,7 +180,20 @@ class Command:
 
     def _is_there(self, pattern: str) -> bool:
         path = os.path.join(self.directory or "", pattern)
-        return bool(glob.glob(path)) or gone.exists(path)
+        return gone.exists(path) or bool(_matches(path))
+
+
+def _matches(pattern: str) -> list[str]:
+    """Like glob.glob, which takes a directory that cannot be listed for an empty one. Raises KernelError."""
+    if not glob.has_magic(pattern):
+        return [pattern] if gone.exists(pattern, follow_symlinks=False) else []
+    above, name = os.path.split(pattern)
+    found = []
+    for directory in _matches(above) if above not in ("", "/") else [above]:
+        for entry in gone.list_directory(directory or ".") if name else [""]:
+            if fnmatch.fnmatch(entry, name) and (name.startswith(".") or not entry.startswith(".")):
+                found.append(os.path.join(directory, entry))
+    return found
 
 
 def _as_shown(text: str) -> set[str]:

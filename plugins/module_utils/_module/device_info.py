@@ -48,6 +48,8 @@ def collect(params: Params, resources: Resources) -> dict[str, Any]:
     if params["diskseq"] is not None:
         _device.check_diskseq(params["diskseq"])
     check_percent(params)
+    if params["path"] == "":
+        raise InvalidValue("path", "", "must be the path of a block device: leave it out for all devices")
     if params["path"] is not None and params["diskseq"] is not None:
         raise InvalidValue(
             "path", params["path"], "must be left out if diskseq is given: one of them selects the device"
@@ -73,7 +75,7 @@ def _picked(params: Params, resources: Resources) -> Iterator[dict[str, Any]]:
     except DeviceGone:
         return
     with device:
-        yield _row(params, resources, device)
+        yield from _described(params, resources, device)
 
 
 def _all(params: Params, resources: Resources) -> Iterator[dict[str, Any]]:

@@ -289,6 +289,10 @@ class DmItem(Item):
         if self.mapped is not None and self.mapped.device is not None:
             self.device = self.resources.enter_context(self.mapped.device)
             self._guard(self.device)
+        elif self.mapped is not None and self.params["diskseq"] is not None:
+            raise WrongDevice(
+                "it has no table yet, so no disk sequence number", device=self.mapped.status.name
+            )
 
     def _find(self) -> _mapped.Mapped | None:
         params = self.params
@@ -457,6 +461,7 @@ class DmItem(Item):
 
     def _plan_absent(self) -> Plan:
         if self.mapped is None:
+            self._refuse_elsewhere()
             return Plan(False, {}, {})
         params, status = self.params, self.mapped.status
         for option, has in (("name", status.name), ("uuid", status.uuid)):
@@ -467,8 +472,6 @@ class DmItem(Item):
                     device=status.name,
                     hint="It is not the device that was asked for; nothing was done",
                 )
-        if self.device is None and params["diskseq"] is not None:
-            raise WrongDevice("it has no table yet, so no disk sequence number", device=status.name)
         if (
             self.device is not None
             and params["deferred"]
@@ -486,6 +489,23 @@ class DmItem(Item):
         if self.device is not None:
             row.update(path=self.device.path, diskseq=self.device.id.diskseq)
         return Plan(True, row, {})
+
+    def _refuse_elsewhere(self) -> None:
+        """WrongDevice if the device with the number that was given has another name or uuid by now."""
+        params = self.params
+        if params["diskseq"] is None or not (params["name"] or params["uuid"]):
+            return
+        try:
+            device = self.resources.enter_context(_device.open_diskseq(params["diskseq"]))
+        except DeviceGone:
+            return
+        # The device is not gone.
+        self._looked = False
+        raise WrongDevice(
+            f"there is none, but diskseq={params['diskseq']} is {device.path}, under another name",
+            device=self.title(),
+            hint="To remove that device, set diskseq and state=absent only",
+        )
 
     def _going_above(self) -> int:
         """How many mapped devices above this one the same task removes before it."""

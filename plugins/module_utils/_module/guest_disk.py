@@ -70,6 +70,8 @@ def wanted_size(params: dict[str, Any], source: Source | None, gone: str) -> int
     if params["state"] == gone:
         raise InvalidValue("size", given, f"must be left out with state={gone}")
     size = bytes_of(given)
+    if size + getattr(source, "offset", 0) >= 1 << 63:
+        raise InvalidValue("size", given, "must be less than 8 EiB: no file is larger")
     if isinstance(source, TableSource):
         raise InvalidValue("size", given, "must be left out beside a table, whose lines say how long it is")
     if not isinstance(source, FileSource):

@@ -102,6 +102,8 @@ class DiskItem(Item):
         self._old_seal: dict[str, Any] = {}
         # The bytes that the source's file must get, None if it is large enough.
         self._file_size: int | None = None
+        # The file that was made larger, which is not rolled back, as texts.
+        self._enlarged: list[str] = []
         # The locks of the source, and whether they are needed after the plan.
         self._source_locks: list[_locks.Lock] = []
         self._needs_source = True
@@ -364,6 +366,7 @@ class DiskItem(Item):
         """Make the file larger. All disks of one domain are changed together, in :meth:`apply_together`."""
         if self._file_size is not None and isinstance(self.request.source, spec.FileSource):
             growth.enlarge_file(self.request.source, self._file_size)
+            self._enlarged = [f"{self.request.source.file} has {self._file_size} bytes"]
 
     @classmethod
     def apply_together(cls, items: Sequence[DiskItem]) -> list[BlockError | None]:
@@ -435,7 +438,7 @@ class DiskItem(Item):
         return False
 
     def remains(self) -> list[str]:
-        told = [] if self.running is None else self.running.remains()
+        told = self._enlarged + ([] if self.running is None else self.running.remains())
         told += [] if self.drive is None else self.drive.remains()
         if self.exchange is not None and self.exchange.stays(self.defined):
             told.append("the definition is changed, so that the disk is as large after the next start")

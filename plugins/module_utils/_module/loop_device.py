@@ -142,6 +142,11 @@ class LoopItem(Item):
             raise InvalidValue(
                 "path", params["path"], "is possible only with state=absent: the kernel picks a new device"
             )
+        if params["state"] == "absent" and not params["backing_file"] and params["backing"] is None:
+            for option in ("offset", "size"):
+                if params[option]:
+                    wrong = "must be left out: path or diskseq says which device"
+                    raise InvalidValue(option, params[option], wrong)
         if params["backing"] is not None:
             self._check_source()
         elif params["state"] == "present" and not params["backing_file"]:
@@ -170,7 +175,7 @@ class LoopItem(Item):
         if self.params["backing_file"]:
             return _locks.of_file(self.params["backing_file"])
         if self.source is not None:
-            return below.locks(self.source, self.resources)
+            return below.locks(self.source, self.resources, self.params["state"] == "absent")
         locks = []
         for device in self._to_remove():
             with device:
@@ -291,6 +296,10 @@ class LoopItem(Item):
                 self._check_new()
                 self._check_planned()
             self._check_backing(self.backing)
+        else:
+            # Over a device that is yet to be made.
+            to_be = _backing.ToBe(str(self.source), self.size_below)
+            _backing.check_geometry(to_be, params["offset"], params["size"], params["sector_size"])
         wanted = self._wanted()
         if self.device is None:
             if params["diskseq"] is not None:
@@ -516,15 +525,19 @@ class LoopItem(Item):
         self.removing = [self.resources.enter_context(device) for device in self._to_remove()]
         # These locks are already held, unless a device was bound to a file a moment ago.
         self.resources.locks.take([_lock_of(device) for device in self.removing])
-        self.gone = not self.removing
         if params["diskseq"] is not None:
-            for device in self.removing:
-                if device.id.diskseq != params["diskseq"]:
-                    raise WrongDevice(
-                        f"its disk sequence number is {device.id.diskseq}, not {params['diskseq']}",
-                        device=device.path,
-                        hint="It is not the device that was asked for any more; nothing was done",
-                    )
+            asked_for = [device for device in self.removing if device.id.diskseq == params["diskseq"]]
+            if self.removing and not asked_for:
+                device = self.removing[0]
+                raise WrongDevice(
+                    f"its disk sequence number is {device.id.diskseq}, not {params['diskseq']}",
+                    device=device.path,
+                    hint="It is not the device that was asked for any more; nothing was done",
+                )
+            self.removing = asked_for
+            if not self.removing:
+                self._refuse_elsewhere()
+        self.gone = not self.removing
         if not params["deferred"]:
             for device in self.removing:
                 if _device.is_claimed(device):
@@ -537,7 +550,30 @@ class LoopItem(Item):
         if not params["deferred"]:
             self._at_risk = [device for device, status in statuses if not status.autoclear]
         before = {"devices": [_removal_row(*row) for row in statuses]} if statuses else {}
-        return Plan(bool(self.removing), before, {})
+        is_set = params["deferred"] and all(
+            status.autoclear and not sealing.is_missing(params, device) for device, status in statuses
+        )
+        return Plan(bool(self.removing) and not is_set, before, before if is_set else {})
+
+    def _refuse_elsewhere(self) -> None:
+        """
+        WrongDevice if there is a loop device with the number that was given, although it was not found by the
+        other option: its file or a link was renamed, for example.
+        """
+        try:
+            device = _device.open_diskseq(self.params["diskseq"])
+        except DeviceGone:
+            return
+        if loop.is_loop(device) and not self._is_bound(device):
+            return
+        self.resources.enter_context(device)
+        path = loop.backing_path(device) if loop.is_loop(device) else None
+        raise WrongDevice(
+            f"it does not lead to the device that has diskseq={self.params['diskseq']}, which is "
+            f"{device.path}" + (f" with {path}" if path else ""),
+            device=self.title(),
+            hint="To remove that device, set diskseq and state=absent only",
+        )
 
     def _to_remove(self) -> list[Device]:
         params = self.params
@@ -577,6 +613,10 @@ class LoopItem(Item):
 
     def _bound_to_file(self) -> list[Device]:
         params = self.params
+        if params["trusted_path"]:
+            trusted_path.check(
+                params["backing_file"], True, self.resources.warn, "backing_file", self.resources.walked
+            )
         try:
             backing = _backing.Backing(params["backing_file"], read_only=True)
         except InvalidValue as error:
@@ -594,21 +634,23 @@ class LoopItem(Item):
 
     def _bound_to_source(self, source: below.Lower) -> list[Device]:
         """The devices over the device of the source; none if that is gone, or not made yet."""
-        try:
-            block = below.look(source, self.resources)[0]
-        except DeviceGone:
-            return []
-        if block is None:
-            return []
-        with _backing.Backing(block.path, True, "backing", block) as backing:
-            self.area = self._area(backing)
-            return self._of_the_area(backing, (backing.device, backing.inode))
+        removing: list[Device] = []
+        for block in below.existing(source, self.resources):
+            with _backing.Backing(block.path, True, "backing", block) as backing:
+                self.area = self._area(backing)
+                removing += self._of_the_area(backing, (backing.device, backing.inode))
+        return removing
 
     def _of_the_area(self, backing: Backing, file: tuple[int, int]) -> list[Device]:
         """The devices that have exactly this area. A warning names devices that have only a part of it."""
         offset, size, part = self.params["offset"], self.params["size"], self._part()
         found = self.resources.loops.over(file, with_going=True)
-        removing = [device for device, status in found if loop.is_same(status, backing, offset, size)]
+        removing = [
+            device
+            for device, status in found
+            if loop.is_same(status, backing, offset, size)
+            and (status.read_only or not self.params["read_only"])
+        ]
         rest = [
             f"{device.path} (diskseq {device.id.diskseq}), {device.size} bytes from {status.offset} on"
             for device, status in found

@@ -148,7 +148,7 @@ def _number(device: Device) -> tuple[int, int, int]:
 
 def is_missing(params: dict[str, Any], device: Device) -> bool:
     """Whether a device with a deferred removal must still be sealed. NotSupported if that is impossible."""
-    if not params["sealed"] or _seal_of(device):
+    if not params["sealed"] or is_for(device, reason_text.OWN):
         return False
     seals.probe()
     return True
@@ -190,7 +190,7 @@ def going(params: dict[str, Any], device: Device) -> Iterator[None]:
     lifted. When the device is gone, :func:`forget` removes the seal.
     """
     number = _number(device)
-    is_new = bool(params["sealed"]) and _seal_of(device) is None
+    is_new = bool(params["sealed"]) and not is_for(device, reason_text.OWN)
     if is_new:
         seals.seal(*number, with_removal=True)
     try:

@@ -146,6 +146,8 @@ class VbdItem(Item):
         # Whether the guest must be told its disk's size.
         self._tells = False
         self._why_other = ""
+        # The file that was made larger, which is not rolled back, as texts.
+        self._enlarged: list[str] = []
         # The settings that the plan found and wants, and the steps that roll back a change of the seals.
         self._before: dict[str, Any] = {}
         self._after: dict[str, Any] = {}
@@ -224,6 +226,7 @@ class VbdItem(Item):
         source = self._wanted_source()
         if isinstance(source, spec.FileSource) and file_to_grow(source, self.size):
             growth.enlarge_file(source, source.offset + self.size)
+            self._enlarged = [f"{source.file} has {source.offset + self.size} bytes"]
         self.device = self.opener.open(source)
         if self.old is not None:
             self.old = self._check_replacement(self.old, known(self.device))
@@ -273,7 +276,7 @@ class VbdItem(Item):
         return reason_text.of_vbd(known(self.guest).domid, self.vdev.number)
 
     def remains(self) -> list[str]:
-        told = self.opener.grown + ([] if self.growth is None else self.growth.remains())
+        told = self._enlarged + self.opener.grown + ([] if self.growth is None else self.growth.remains())
         if self.old is not None:
             return told + self.old.state_words(self.resources.shared(Store))
         if self.params["state"] == "attached" or self.vbd is None:
@@ -655,11 +658,21 @@ class VbdItem(Item):
             self._refuse_served_by_others()
             return Plan(False, {}, {})
         device = self._opened(self.vbd)
-        if device is None and self.params["diskseq"] is not None:
-            raise WrongDevice("the backend has no device open for it", device=self.title())
+        if device is None and (self.params["diskseq"] is not None or self.source is not None):
+            raise WrongDevice(
+                "the backend has no device open for it, so it cannot be compared with "
+                f"{'the source' if self.source is not None else 'diskseq'}",
+                device=self.title(),
+                hint="Wait until the guest or its toolstack is done, or leave it out to detach whatever is "
+                "there",
+            )
         if device is not None:
             self._guard(device)
-            if self.source is not None and not lookup.is_device(self.source, device, self.resources):
+            source = self.source
+            if isinstance(source, spec.FileSource):
+                # The mode does not matter for a disk that is removed.
+                source = source._replace(read_only=not self.vbd.writable)
+            if source is not None and not lookup.is_device(source, device, self.resources):
                 raise WrongDevice(
                     f"the guest has another disk there: {device.path} (diskseq {device.id.diskseq})",
                     device=self.title(),

@@ -88,6 +88,8 @@ class XlDiskItem(Item):
         self._locked_domids: tuple[int, ...] | None = None
         # The bytes that the source's file must get, None if it is large enough.
         self._file_size: int | None = None
+        # The file that was made larger, which is not rolled back, as texts.
+        self._enlarged: list[str] = []
 
     def key(self) -> tuple[str, Any]:
         return "vdev", self.title()
@@ -247,6 +249,7 @@ class XlDiskItem(Item):
     def apply(self) -> None:
         if self._file_size is not None and isinstance(self.request.source, spec.FileSource):
             growth.enlarge_file(self.request.source, self._file_size)
+            self._enlarged = [f"{self.request.source.file} has {self._file_size} bytes"]
         if self.live is not None:
             self.live.check()
         known(self.change).write_recipe()
@@ -313,7 +316,7 @@ class XlDiskItem(Item):
                 self.warnings.append(f"{self.title()}: the guest has {live.old} again")
 
     def remains(self) -> list[str]:
-        told = [] if self.running is None else self.running.remains()
+        told = self._enlarged + ([] if self.running is None else self.running.remains())
         return told + ([] if self.live is None else self.live.remains())
 
     def is_removal(self) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from .._base import gone
 from .._base import locks as _locks
 from .._base.errors import DeviceGone, InvalidValue, WrongDevice
-from .._block import loop
+from .._block import loop, trusted_path
 from .._dm import health
 from . import area, files, named, spec
 
@@ -45,10 +45,36 @@ def parse(value: object, option: str = "backing") -> Lower:
     raise InvalidValue(option, str(source), wrong)
 
 
-def locks(source: Lower, resources: Resources) -> list[_locks.Lock]:
+def existing(source: Lower, resources: Resources) -> list[Device]:
     """
-    The locks for making a loop device over the source's device. Raises an error if it cannot be examined.
+    The devices that the source names now, held by the resources, whatever their settings are and whether they
+    may be made or not. KernelError.
     """
+    if not isinstance(source, spec.FileSource):
+        try:
+            found = _find(source, resources)
+        except DeviceGone:
+            return []
+        return [] if found is None else [resources.enter_context(found)]
+    if source.trusted_path:
+        trusted_path.check(source.file, True, resources.warn, "backing.file", resources.walked)
+    if not gone.exists(source.file):
+        return []
+    with files.backing_of(source, read_only=True, option="backing.file") as backing:
+        source = area.of_source(source, backing, "backing")
+        rows = resources.loops.find(backing, source.offset, source.size)
+    return [resources.enter_context(device) for device, dummy in rows]
+
+
+def locks(source: Lower, resources: Resources, to_remove: bool = False) -> list[_locks.Lock]:
+    """
+    The locks for making a loop device over the source's device, or for removing one. Raises an error if it
+    cannot be examined.
+    """
+    if to_remove:
+        found = existing(source, resources)
+        own = _locks.of_file(source.file) if isinstance(source, spec.FileSource) else []
+        return own + [lock_of(device) for device in found]
     wanted = _locks.of_file(source.file) if isinstance(source, spec.FileSource) else []
     try:
         device = _find(source, resources)

@@ -43,7 +43,7 @@ _GOING_SECONDS = 2
 
 def check(source: Source, option: str = "pool") -> None:
     """Raise InvalidValue for a source (of ``_source.spec.parse``) that cannot name a pool."""
-    if isinstance(source, spec.PathSource):
+    if isinstance(source, spec.PathSource) and (source.uuid or source.diskseq):
         return
     if not isinstance(source, spec.TableSource) or not (source.name and source.uuid):
         allowed = (

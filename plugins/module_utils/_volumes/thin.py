@@ -21,7 +21,7 @@ import os
 from typing import NamedTuple
 
 from .._base.deadline import Deadline, pauses
-from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
+from .._base.errors import BlockError, DeviceBusy, DeviceGone, InvalidValue, KernelError, WrongDevice
 from .._block import device as _device
 from .._dm import control as _control
 from .._dm import load, suspended
@@ -197,8 +197,14 @@ class Volumes:
 
     def undo(self, pool: _device.Device) -> None:
         """Delete the volumes that :meth:`make` created."""
+        problem = None
         while self._made:
-            self._resources.dm.message(_control.by_device(pool), f"delete {self._made.pop()}")
+            try:
+                self._resources.dm.message(_control.by_device(pool), f"delete {self._made.pop()}")
+            except BlockError as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem
 
     def _is_different(self) -> bool:
         return any(volume.present != (volume.id in self._there) for volume in self._volumes)
