@@ -15,7 +15,8 @@ options:
       - On its own, with O(state=absent), this selects the device to remove. If no device has this number any
         more, nothing is changed.
       - Together with other options that name the device, this is a check. The task fails without changing
-        anything unless the device has this disk sequence number.
+        anything unless the device has this disk sequence number. With O(state=absent), it also fails if the
+        other options find no device, and one with this number exists.
     type: int
   persist:
     description:

@@ -57,6 +57,7 @@ options:
   read_only:
     description:
       - Whether the device is read-only. It cannot be changed while the device is bound.
+      - With O(state=absent) and V(true), writable devices over the same part of the file are not removed.
     type: bool
     default: false
   direct_io:

@@ -32,7 +32,8 @@ options:
     description:
       - The device. Required if O(state=attached). Text, or a dictionary with one of O(source.diskseq),
         O(source.path), O(source.file) and O(source.table).
-      - If O(state=detached), this is a check. The disk is only detached if it is this source.
+      - If O(state=detached), this is a check. The disk is only detached if it is this source, with whatever
+        mode. It cannot be checked, and the task fails, while the backend has no device open for the disk.
   diskseq:
     description:
       - A check. The task fails without changing anything unless the disk, or the device at the path of the
