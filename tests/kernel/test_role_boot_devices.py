@@ -46,12 +46,16 @@ def play(tmp_path):
 
 
 def role(devices=(), state="present"):
-    """A task that applies the role. ``devices``: {name: source}."""
-    listed = [{"name": name, "source": source} for name, source in dict(devices).items()]
+    """A task that applies the role. ``devices``: {name: source}, or None: the list is not set."""
+    # The option -e of ansible-playbook gives texts, also for numbers.
+    variables = {"boot_devices_state": state, "boot_devices_timeout": "1"}
+    if devices is not None:
+        listed = [{"name": name, "source": source} for name, source in dict(devices).items()]
+        variables["boot_devices_list"] = listed
     return {
         "name": "Role",
         "ansible.builtin.include_role": {"name": "racefree.block.boot_devices"},
-        "vars": {"boot_devices_list": listed, "boot_devices_state": state, "boot_devices_timeout": 1},
+        "vars": variables,
     }
 
 
@@ -110,9 +114,11 @@ def test_declared_refused_failed_and_removed(play, image):
         changed, said = play(
             role(devices),
             refused({"one": linear(one, 1024), "bad": {"path": "/dev/loop0"}, "../x": {"file": one}}),
+            refused(None),
         )
     assert not changed and "TASK [It was refused]" in said, said
     for words in (
+        "boot_devices_list is not set",
         "bad.source /dev/loop0: cannot be kept",
         "devices[2].name ../x: must be 1 to 64 characters",
         "one: /dev/dm-",
@@ -127,7 +133,7 @@ def test_declared_refused_failed_and_removed(play, image):
     started_again(two)
 
     again = {"name": "Again", "ansible.builtin.debug": {}}
-    dummy, said = play(role(state="absent"), again, role(state="absent"))
+    dummy, said = play(role(None, state="absent"), again, role(state="absent"))
     # Other parts of the collection use this directory, too.
     before.setdefault("/etc/racefree-block", 0o755)
     assert not mapped() and not loops(two) and files() == before, said
