@@ -330,7 +330,7 @@ class _Add:
                 "target",
                 self.nodes["params"],
                 "is not possible for an HVM guest: its device model opens the disk too, and a seal would "
-                "refuse that. Leave out sealed:",
+                "refuse that. Leave out sealed:, or set sealed=false with racefree.block.xl_disk",
             )
         from .._block.seal import seals  # imported here to save start-up time for disks that are not sealed
 

@@ -228,6 +228,8 @@ class VbdItem(Item):
             growth.enlarge_file(source, source.offset + self.size)
             self._enlarged = [f"{source.file} has {source.offset + self.size} bytes"]
         self.device = self.opener.open(source)
+        # The name may lead to another device than the one that the plan has seen.
+        self._guard(self.device)
         if self.old is not None:
             self.old = self._check_replacement(self.old, known(self.device))
 
@@ -279,7 +281,9 @@ class VbdItem(Item):
         told = self._enlarged + self.opener.grown + ([] if self.growth is None else self.growth.remains())
         if self.old is not None:
             return told + self.old.state_words(self.resources.shared(Store))
-        if self.params["state"] == "attached" or self.vbd is None:
+        if self.params["state"] == "attached":
+            return told + self._new_disk_words()
+        if self.vbd is None:
             return told
         now = vbd_read.read_vbd(self.resources.shared(Store), known(self.guest).domid, self.vdev.number)
         if now is None:
@@ -287,6 +291,15 @@ class VbdItem(Item):
         if (now.state, now.online) != (self.vbd.state, self.vbd.online):
             told.append(f"the disk is being detached (state {now.state})")
         return told
+
+    def _new_disk_words(self) -> list[str]:
+        """That the guest has the new disk although it was rolled back, as texts."""
+        if self.was_there or self.device is None or self.guest is None:
+            return []
+        now = vbd_read.read_vbd(self.resources.shared(Store), self.guest.domid, self.vdev.number)
+        if now is None or now.number != self.device.id[:2]:
+            return []
+        return [f"the guest has the new disk as {self.vdev.name} (state {now.state})"]
 
     def made(self) -> list[Device]:
         return self.opener.made
@@ -687,7 +700,7 @@ class VbdItem(Item):
     def _is_running(self) -> bool:
         wanted = self.params["domain"]
         return any(
-            wanted in (str(guest.domid), guest.name) or wanted.lower() == guest.uuid
+            wanted == str(guest.domid) or _guest.is_named(guest, wanted) or wanted.lower() == guest.uuid
             for guest in _guest.running(self.resources.shared(Store), True)
         )
 

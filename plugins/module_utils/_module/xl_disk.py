@@ -178,6 +178,13 @@ class XlDiskItem(Item):
         )
         before, after = change.plan(is_in_use)
         if change.wanted is not None and change.wanted.seal.sealed:
+            if change.guest.config.is_hvm:
+                raise InvalidValue(
+                    "sealed",
+                    True,
+                    "is not possible for an HVM guest: its device model opens the disk too, and a seal would "
+                    "refuse that, so that the guest could not start",
+                )
             sealing.need_support()
         self.warnings += change.warnings
         self._plan_file(before, after)
@@ -242,9 +249,7 @@ class XlDiskItem(Item):
         wanted = self.request.source if source is None else source
         if wanted is None:
             return None
-        error = running.difference(wanted, self.params["timeout"])
-        # Another mode does not matter for a disk that is removed.
-        return None if source is None and isinstance(error, InvalidValue) else error
+        return running.difference(wanted, self.params["timeout"])
 
     def apply(self) -> None:
         if self._file_size is not None and isinstance(self.request.source, spec.FileSource):

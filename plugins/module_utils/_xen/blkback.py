@@ -30,6 +30,7 @@ from .._base.errors import (
     InvalidValue,
     WrongDevice,
     XenStoreError,
+    shown,
 )
 from .._block.device import Device
 from .._block.seal import place
@@ -573,7 +574,7 @@ class _Detach(_Job):
         frontend = values[f"{self.key.frontend}/state"]
         self.last = (
             f"the {'backend' if self.force else 'guest'} to release the disk "
-            f"(backend state {state}, the guest's own state {frontend}{_saying(said)})"
+            f"(backend state {state}, the guest's own state {shown(frontend)[:20]}{_saying(said)})"
         )
         return False
 

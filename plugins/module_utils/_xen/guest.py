@@ -17,6 +17,7 @@ from __future__ import annotations
 from .._base import digits
 from .._base.errors import GuestError, InvalidValue
 from .._base.record import Record
+from .._xenstore.nodes import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class Guest(Record):
         return f"guest {self.name or self.uuid} (domain {self.domid})"
 
 
+def is_named(guest: Guest, name: str) -> bool:
+    """Whether the guest has this name. Names are bytes in XenStore, and UTF-8 in configurations and options."""
+    return guest.name in (name, decode(name.encode("utf-8", "surrogateescape")))
+
+
 def find(store: Nodes, wanted: int | str, option: str = "domain") -> Guest:
     """
     Find the running guest with this name, id (int or digits) or UUID.
@@ -51,7 +57,7 @@ def find(store: Nodes, wanted: int | str, option: str = "domain") -> Guest:
     fitting = [
         guest
         for guest in running(store, with_domain_0=True)
-        if text in (str(guest.domid), guest.name) or text.lower() == guest.uuid
+        if text == str(guest.domid) or is_named(guest, text) or text.lower() == guest.uuid
     ]
     if isinstance(wanted, int):
         fitting = [guest for guest in fitting if guest.domid == wanted]
@@ -62,7 +68,7 @@ def find(store: Nodes, wanted: int | str, option: str = "domain") -> Guest:
         raise GuestError(
             f"several guests match, with the ids {ids}",
             device=text,
-            hint="Give the guest's uuid, or its id as a number",
+            hint="Give the guest's uuid",
         )
     if fitting[0].domid == 0:
         raise GuestError("this is domain 0, which cannot be given disks", device=text)

@@ -100,6 +100,15 @@ class Config:
             raise refuse(self.path, last.value.line, "name must be a string")
         return self._string(last.value).decode("utf-8", "surrogateescape")
 
+    @property
+    def is_hvm(self) -> bool:
+        """Whether xl starts an HVM guest: ``type`` counts, or else ``builder`` (xl_parse.c of Xen)."""
+        said = {}
+        for each in self.assignments:
+            if each.name in ("type", "builder") and each.value.kind == "string":
+                said[each.name] = self._string(each.value)
+        return said.get("type", said.get("builder")) == b"hvm"
+
     def disk(self, vdev: str) -> Disk | None:
         """The disk with this vdev, whatever way it is written."""
         key = disk_text.key_of(vdev)

@@ -215,8 +215,8 @@ class DiskChange:
     def _plan_absent(self, is_in_use: bool) -> None:
         known = None if self.disk is None else self.disk.says.recipe
         is_ours = self.disk is None or known == self.name
-        if self.request.source is not None and self.disk is not None:
-            self._refuse_other(known)
+        if self.request.source is not None and (self.disk is not None or self.had is not None):
+            self._refuse_other(self.name if self.disk is None else known)
         if not is_ours or (self.had is not None and self.had.disk is None):
             # It belongs to another disk, or was written by hand.
             self.wanted = self.had
@@ -229,11 +229,13 @@ class DiskChange:
 
     def _refuse_other(self, known: str | None) -> None:
         source = self.request.source
-        if source is None or self.disk is None:
+        if source is None:
             raise AssertionError
         if known != self.name or self.had is None or not to_keep.is_kept(self.had.source, source):
             raise WrongDevice(
-                f"the configuration has another disk there: {self.guest.config.source_of(self.disk)}",
+                f"the recipe {self.name} is that of another disk"
+                if self.disk is None
+                else f"the configuration has another disk there: {self.guest.config.source_of(self.disk)}",
                 device=self.title,
                 hint="It is not the source that was given; leave source out to remove whatever is there",
             )

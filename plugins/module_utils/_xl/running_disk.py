@@ -18,6 +18,7 @@ from .._block.device import Device
 from .._dm import udev
 from .._source import growth, lookup
 from .._source.resources import Resources
+from .._source.spec import FileSource
 from .._xen import attached, grown, vbd_nodes, vbd_read
 from .._xen import guest as _guest
 from .._xen import vdev as _vdev
@@ -35,9 +36,14 @@ _WAY = "Set replace=true, or live=false, so that the new disk is used from the n
 
 def find_guest(store: Nodes, name: str) -> _guest.Guest | None:
     """The running guest with this name, or None. GuestError if several have it."""
-    if all(guest.name != name for guest in _guest.running(store)):
-        return None
-    return _guest.find(store, name)
+    # Not _guest.find: the name of a guest may be the id of another.
+    found = [guest for guest in _guest.running(store) if _guest.is_named(guest, name)]
+    if len(found) > 1:
+        ids = ", ".join(str(guest.domid) for guest in found)
+        raise GuestError(
+            f"several guests have this name, with the ids {ids}", device=name, hint="See xl list"
+        )
+    return found[0] if found else None
 
 
 class RunningDisk:
@@ -95,10 +101,18 @@ class RunningDisk:
             raise AssertionError
         access = "r" if request.device_type == "cdrom" else request.mode
         wanted = {"mode": access, "device_type": request.device_type}
-        error = attached.difference(vbd, self.title, wanted, _WAY, f"Wait, and try again. {_WAY}")
+        way, wait = _WAY, f"Wait, and try again. {_WAY}"
+        if not request.present:
+            # Another mode does not matter for a disk that is removed.
+            wanted = attached.settings_of(vbd)
+            way = "It is not the source that was given; leave source out to remove whatever is there"
+            wait = "Wait until the guest has released it, and run the task again"
+            if isinstance(source, FileSource):
+                source = source._replace(read_only=not vbd.writable)
+        error = attached.difference(vbd, self.title, wanted, way, wait)
         if error is None and (self.device is None or not self._is_source(vbd, source, self.device, seconds)):
             wrong = attached.other_disk(vbd, self.device) + self._why_other
-            error = DeviceBusy(wrong, device=self.title, hint=_WAY)
+            error = DeviceBusy(wrong, device=self.title, hint=way)
         return error
 
     def plan(self) -> tuple[Settings, Settings]:
