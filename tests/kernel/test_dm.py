@@ -452,8 +452,11 @@ def test_info(image, name, cleanup):
     assert run_module("device_info", diskseq=2**40, features=False)["devices"] == []
 
 
-def test_info_of_what_is_no_device():
+def test_info_of_an_empty_path_is_refused():
     refused("device_info", "path", "must be the path of a block device", path="")
+
+
+def test_info_of_a_loop_device_without_a_file():
     free = subprocess.run(["losetup", "--find"], capture_output=True, text=True, check=True).stdout.strip()
     udev_settle()
     for check in (True, False):
