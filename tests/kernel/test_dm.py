@@ -452,6 +452,17 @@ def test_info(image, name, cleanup):
     assert run_module("device_info", diskseq=2**40, features=False)["devices"] == []
 
 
+def test_info_of_an_empty_path_is_refused():
+    refused("device_info", "path", "must be the path of a block device", path="")
+
+
+def test_info_of_a_loop_device_without_a_file():
+    free = subprocess.run(["losetup", "--find"], capture_output=True, text=True, check=True).stdout.strip()
+    udev_settle()
+    for check in (True, False):
+        assert run_module("device_info", check=check, path=free, features=False)["devices"] == []
+
+
 def test_a_table_checked_on_the_host(image, name, cleanup):
     path = image()
     unmade = run_module("dm_table", table=f"0 8 linear file:{path} 0\n8 8 zero")

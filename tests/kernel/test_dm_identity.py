@@ -34,7 +34,7 @@ from ansible_collections.racefree.block.plugins.module_utils._dm import load, ma
 from ansible_collections.racefree.block.plugins.module_utils._dm import removal as _removal
 from ansible_collections.racefree.block.plugins.module_utils._module import worker
 from ansible_collections.racefree.block.plugins.module_utils._source import opener, resources, spec
-from conftest import Failed, run_module, udev_settle, wait_until
+from conftest import Failed, predict_and_run, refused, run_module, udev_settle, wait_until
 
 # Handling udev's events takes longer than the tests. Use RACEFREE_TRIES=200 by hand.
 TRIES = int(os.environ.get("RACEFREE_TRIES") or 12)
@@ -381,6 +381,33 @@ def test_unfinished_devices_of_others_are_named_and_stay(name, control, cleanup)
     with resources.Resources() as host, pytest.raises(DeviceBusy, match=f"{name}, uuid {uuid}"):
         opener.Opener(host).open(source)
     assert control.status(by_uuid(uuid)).name == name
+
+
+def test_a_device_without_a_table_has_no_number(name, cleanup):
+    """A name that another program has taken does not lead to the device with this number."""
+    cleanup(dm=name)
+    number = run_module("dm_device", name=name, table="0 8 zero")["device"]["diskseq"]
+    run_module("dm_device", name=name, state="absent")
+    subprocess.run(["dmsetup", "create", "--notable", name], check=True)
+    udev_settle()
+    refused("dm_device", name, "no table yet", name=name, diskseq=number, table="0 8 zero")
+    refused("dm_device", name, "no table yet", name=name, diskseq=number, state="absent")
+
+
+@pytest.mark.parametrize("option", ["name", "uuid"])
+def test_a_device_that_was_renamed_is_not_gone(name, cleanup, option):
+    moved = f"{name}-moved"
+    cleanup(dm=name)
+    cleanup(dm=moved)
+    made = run_module("dm_device", name=name, table="0 8 zero")["device"]
+    subprocess.run(["dmsetup", "rename", name, moved], check=True)
+    udev_settle()
+    value = name if option == "name" else f"OTHER-{name}"
+    options = {option: value, "diskseq": made["diskseq"], "state": "absent"}
+    result = refused("dm_device", f"/dev/{made['name']}", "diskseq and state=absent only", **options)
+    assert result["gone"] is False
+    assert run_module("dm_device", diskseq=made["diskseq"], state="absent")["gone"]
+    assert predict_and_run("dm_device", **options)["gone"]
 
 
 KILLED = """

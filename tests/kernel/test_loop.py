@@ -358,6 +358,111 @@ def test_not_root(image):
     assert status == 0
 
 
+def losetup(*options):
+    """What losetup prints."""
+    return subprocess.run(["losetup", *options], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def diskseq_of(path):
+    return int(pathlib.Path(f"/sys/block/{os.path.basename(path)}/diskseq").read_text("ascii"))
+
+
+def test_a_path_that_others_can_redirect_removes_nothing(image, cleanup, tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    path = image("open/disk.raw")
+    cleanup(loop=path)
+    made = run_module("loop_device", backing_file=path)["device"]
+    refused("loop_device", "open", "can", backing_file=path, trusted_path=True, state="absent")
+    assert not run_module("loop_device", backing_file=path, diskseq=made["diskseq"])["changed"]
+    (tmp_path / "open").chmod(0o755)
+    assert run_module("loop_device", backing_file=path, trusted_path=True, state="absent")["gone"]
+
+
+@pytest.mark.parametrize("now", ["nothing", "another file"])
+def test_a_device_whose_file_was_renamed_is_not_gone(image, cleanup, tmp_path, now):
+    path, moved = image(), str(tmp_path / "moved")
+    cleanup(loop=moved)
+    made = run_module("loop_device", backing_file=path)["device"]
+    os.rename(path, moved)
+    if now == "another file":
+        image()
+    options = {"backing_file": path, "diskseq": made["diskseq"], "state": "absent"}
+    result = refused("loop_device", made["path"], moved, "diskseq and state=absent only", **options)
+    assert result["gone"] is False
+    assert not run_module("loop_device", backing_file=moved, diskseq=made["diskseq"])["changed"]
+    assert run_module("loop_device", diskseq=made["diskseq"], state="absent")["gone"]
+    assert predict_and_run("loop_device", **options)["gone"]
+
+
+@pytest.mark.parametrize("option", ["diskseq", "read_only"])
+def test_one_of_two_devices_of_a_file_is_removed(image, cleanup, option):
+    path = image()
+    cleanup(loop=path)
+    made = run_module("loop_device", backing_file=path)["device"]
+    twin = losetup("--find", "--show", "--read-only", path)
+    # udev may have it open for a moment.
+    udev_settle()
+    value = True if option == "read_only" else diskseq_of(twin)
+    removed = run_module("loop_device", backing_file=path, state="absent", **{option: value})
+    assert removed["changed"] and removed["gone"]
+    assert [row["path"] for row in removed["diff"]["before"]["devices"]] == [twin]
+    assert losetup("--noheadings", "--output", "NAME", "--associated", path) == made["path"]
+    assert diskseq_of(made["path"]) == made["diskseq"]
+    assert not run_module("loop_device", backing_file=path, state="absent", read_only=True)["changed"]
+
+
+@pytest.mark.parametrize("option", ["offset", "size"])
+def test_a_part_belongs_to_a_file_only(image, cleanup, option):
+    path = image()
+    cleanup(loop=path)
+    made = run_module("loop_device", backing_file=path)["device"]
+    for way in ("path", "diskseq"):
+        options = {way: made[way], option: MIB, "state": "absent"}
+        refused("loop_device", option, "must be left out", **options)
+
+
+def test_a_removal_that_waits_already_is_no_change(image):
+    path = image()
+    made = run_module("loop_device", backing_file=path)["device"]
+    options = {"backing_file": path, "state": "absent", "deferred": True}
+    with open(made["path"], "rb"):
+        assert run_module("loop_device", check=True, **options)["changed"]
+        waits = run_module("loop_device", **options)
+        assert waits["changed"] and not waits["gone"]
+        for check in (True, False):
+            again = run_module("loop_device", check=check, **options)
+            assert not again["changed"] and not again["gone"]
+            assert again["diff"]["before"] == again["diff"]["after"]
+        assert diskseq_of(made["path"]) == made["diskseq"]
+    udev_settle()
+    assert not os.path.exists(f"/sys/block/{made['name']}/loop")
+    assert predict_and_run("loop_device", **options)["gone"]
+
+
+@pytest.mark.parametrize("doubled", [0, 1])
+def test_a_double_of_one_of_two_parts_is_found(image, monkeypatch, doubled):
+    """Another program binds a part of the file right before the module does."""
+    path, create, twins = image(), loop_device.LoopItem._create, []
+
+    def attacked(item):
+        if not twins:
+            offset = f"--offset={doubled * MIB}"
+            twins.append(losetup("--find", "--show", offset, f"--sizelimit={MIB}", path))
+        create(item)
+
+    monkeypatch.setattr(worker, "IN_PROCESS", True)
+    monkeypatch.setattr(loop_device.LoopItem, "_create", attacked)
+    devices = [{"backing_file": path, "offset": number * MIB, "size": MIB} for number in range(2)]
+    with pytest.raises(Failed, match="another program bound it to") as caught:
+        run_module("loop_devices", devices=devices)
+    udev_settle()
+    assert twins[0] in str(caught.value) and not caught.value.result["changed"]
+    assert [bool(row.get("failed")) for row in caught.value.result["devices"]].index(True) == doubled
+    assert losetup("--noheadings", "--output", "NAME", "--associated", path) == twins[0]
+    losetup("--detach", twins[0])
+
+
 def test_persist_false_for_a_device_that_stayed(image):
     path = image()
     made = run_module("loop_device", backing_file=path)["device"]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -46,6 +47,60 @@ def test_life_of_a_device_over_a_mapped_device(mapped):
     assert made["name"] in tree[at + 1] and tree[at + 1].index("└") > tree[at].index("└")
     refused("dm_device", made["name"], name=mapped["mapper_name"], state="absent", timeout=1)
     assert predict_and_run("loop_device", backing=source, state="absent")["gone"]
+
+
+def test_a_file_that_was_removed_since_is_no_failure(image):
+    path = image()
+    assert run_module("loop_device", backing={"file": path})["changed"]
+    assert run_module("loop_device", backing={"file": path}, state="absent")["gone"]
+    os.unlink(path)
+    assert predict_and_run("loop_device", backing={"file": path}, state="absent")["gone"]
+
+
+@pytest.mark.parametrize("what", ["deleted", "replaced"])
+def test_a_device_over_a_file_that_is_another_by_now_is_not_gone(image, what):
+    path = image()
+    made = run_module("loop_device", backing={"file": path})["device"]
+    os.unlink(path)
+    if what == "replaced":
+        image()
+    try:
+        result = refused("loop_device", what, "its diskseq", backing={"file": path}, state="absent")
+        assert result["gone"] is False
+    finally:
+        removed = run_module("loop_device", diskseq=made["diskseq"], state="absent")
+    assert removed["changed"] and removed["gone"]
+
+
+def test_a_device_over_a_file_that_became_an_image_of_qemu_is_removed(image):
+    path = image()
+    made = run_module("loop_device", backing={"file": path})["device"]
+    with open(path, "r+b") as file:
+        file.write(b"QFI\xfb\0\0\0\3")
+    removed = predict_and_run("loop_device", backing={"file": path}, state="absent")
+    assert removed["changed"] and removed["gone"] and not os.path.exists(f"/sys/block/{made['name']}/loop")
+
+
+def test_a_device_over_a_read_only_device_of_a_file_is_removed(image):
+    path = image()
+    below = {"file": path, "read_only": True}
+    made = run_module("loop_device", backing=below, read_only=True)["device"]
+    removed = predict_and_run("loop_device", backing={"file": path}, state="absent")
+    assert removed["changed"] and removed["gone"] and not os.path.exists(f"/sys/block/{made['name']}/loop")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("offset", 64 * MIB, "inside the device"),
+        ("offset", 100, "512"),
+        ("size", 64 * MIB, "inside the device"),
+        ("size", 1000, "multiple of the sector size"),
+        ("sector_size", 1000, "power of 2"),
+    ],
+)
+def test_a_part_of_a_device_that_is_yet_to_be_made_is_checked(image, option, value, word):
+    refused("loop_device", option, word, backing={"file": image()}, **{option: value})
 
 
 def test_another_device_than_the_one_with_this_number_stays(mapped):

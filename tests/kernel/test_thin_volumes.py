@@ -12,7 +12,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import predict_and_run, read_device, refused, run_module, udev_settle, wait_until
+from ansible_collections.racefree.block.plugins.module_utils._dm import control as _control
+from ansible_collections.racefree.block.plugins.module_utils._module import worker
+from conftest import Failed, predict_and_run, read_device, refused, run_module, udev_settle, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -186,6 +188,7 @@ def test_a_pool_by_its_path(pool, name, cleanup):
     there = {"path": f"/dev/mapper/{name}", "uuid": "TEST-path"}
     predict_and_run("thin_volumes", pool=there, volumes=present(3))
     refused("thin_volumes", "TEST-path", pool=dict(there, uuid="TEST-other"), volumes=present(3))
+    refused("thin_volumes", "uuid", pool={"path": there["path"]}, volumes=present(3))
     run_module("dm_device", name=name, state="suspended")
     refused("thin_volumes", "suspended", pool=there, volumes=present(3))
     run_module("dm_device", name=name)
@@ -211,9 +214,38 @@ def test_a_device_that_is_not_a_pool(pool, name, image, cleanup):
     refused("thin_volumes", "volumes[1].id", pool=pool(), volumes=present(1, 1))
     refused("thin_volumes", "timeout", pool=pool(), volumes=present(1), timeout=0)
     cleanup(dm=name)
-    run_module("dm_device", name=name, table="0 8 zero")
-    refused("thin_volumes", "not a thin pool", pool={"path": f"/dev/mapper/{name}"}, volumes=present(1))
+    run_module("dm_device", name=name, uuid=f"TEST-{name}", table="0 8 zero")
+    there = {"path": f"/dev/mapper/{name}", "uuid": f"TEST-{name}"}
+    refused("thin_volumes", "not a thin pool", pool=there, volumes=present(1))
     udev_settle()
+
+
+def test_a_volume_in_use_keeps_no_other_from_being_rolled_back(pool, name, cleanup, monkeypatch):
+    """Another program creates volume 3, so that the task fails, and uses volume 2, which the task made."""
+    source, user, send = pool(), f"{name}-user", _control.Control.message
+    for file in ("metadata", "data"):
+        cleanup(loop=source["table"][0][file]["file"])
+    cleanup(dm=name)
+    cleanup(dm=user)
+    run_module("dm_device", **source)
+    there = {"path": f"/dev/mapper/{name}", "uuid": source["uuid"]}
+
+    def attacked(control, address, text, *rest):
+        if text == "create_thin 3":
+            send(control, address, text)
+            table = f"0 {SECTORS} thin /dev/mapper/{name} 2"
+            subprocess.run(["dmsetup", "create", user, "--table", table], check=True)
+        return send(control, address, text, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "IN_PROCESS", True)
+        patched.setattr(_control.Control, "message", attacked)
+        with pytest.raises(Failed, match="create_thin 3"):
+            run_module("thin_volumes", pool=there, volumes=present(1, 2, 3))
+    run_module("dm_device", name=user, state="absent")
+    looked = run_module("thin_volumes", check=True, pool=there, volumes=absent(1, 2, 3))
+    assert looked["diff"]["before"]["volumes"] == {"1": "absent", "2": "present", "3": "present"}
+    run_module("dm_device", name=name, state="absent", timeout=10)
 
 
 def test_a_failed_task_leaves_nothing(pool, name):

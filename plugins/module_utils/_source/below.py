@@ -16,7 +16,7 @@ from __future__ import annotations
 from .._base import gone
 from .._base import locks as _locks
 from .._base.errors import DeviceGone, InvalidValue, WrongDevice
-from .._block import loop, trusted_path
+from .._block import loop, new_loop, replaced, trusted_path
 from .._dm import health
 from . import area, files, named, spec
 
@@ -48,7 +48,7 @@ def parse(value: object, option: str = "backing") -> Lower:
 def existing(source: Lower, resources: Resources) -> list[Device]:
     """
     The devices that the source names now, held by the resources, whatever their settings are and whether they
-    may be made or not. KernelError.
+    may be made or not. WrongDevice if one has a file that was deleted or replaced since. KernelError.
     """
     if not isinstance(source, spec.FileSource):
         try:
@@ -59,11 +59,23 @@ def existing(source: Lower, resources: Resources) -> list[Device]:
     if source.trusted_path:
         trusted_path.check(source.file, True, resources.warn, "backing.file", resources.walked)
     if not gone.exists(source.file):
+        _refuse_replaced(source, None, resources)
         return []
     with files.backing_of(source, read_only=True, option="backing.file") as backing:
         source = area.of_source(source, backing, "backing")
+        _refuse_replaced(source, (backing.device, backing.inode), resources)
         rows = resources.loops.find(backing, source.offset, source.size)
     return [resources.enter_context(device) for device, dummy in rows]
+
+
+def _refuse_replaced(source: spec.FileSource, file: tuple[int, int] | None, resources: Resources) -> None:
+    """Without its file, a device cannot be found, so the one over it cannot be called gone."""
+    wanted = new_loop.Area(source.offset, source.size, not source.read_only)
+    try:
+        replaced.refuse(source.file, file, wanted, resources.loops, resources.warn, with_going=False)
+    except WrongDevice as error:
+        error.hint = "To remove the device over that one, set its diskseq and state=absent without backing"
+        raise
 
 
 def locks(source: Lower, resources: Resources, to_remove: bool = False) -> list[_locks.Lock]:
