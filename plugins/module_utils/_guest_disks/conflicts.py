@@ -97,9 +97,15 @@ def _named_in(source: object) -> tuple[list[str], list[Volume]]:
             files += more[0]
             volumes += more[1]
             if target.TYPE == "thin" and slot.field == "pool":
-                names = (getattr(below, "uuid", None), getattr(below, "name", None))
-                volumes += [(name, target.id) for name in names if name]
+                volumes += [(name, target.id) for name in _names_of(below)]
     return files, volumes
+
+
+def _names_of(pool: object) -> list[str]:
+    """What identifies a pool: its uuid, name and path, as far as the source has them."""
+    names = [getattr(pool, "uuid", None), getattr(pool, "name", None)]
+    path = getattr(pool, "path", None)
+    return [name for name in [*names, path and plain(path)] if name]
 
 
 def key_by(identities: dict[str, str] | None) -> Key:
@@ -269,6 +275,9 @@ def _check_removed(entry: Entry, user: str | None, volumes: dict[Volume, str]) -
     option, what = f"{entry.option}.remove_file", entry.file
     if entry.thin is not None:
         option, what = f"{entry.option}.remove_volume", f"the volume {entry.thin.id} of {entry.thin.pool}"
-        user = volumes.get((entry.thin.pool.key, entry.thin.id))
+        pool = entry.thin.pool
+        names = [pool.key, pool.source["uuid"], plain(pool.source.get("path", f"/dev/mapper/{pool.key}"))]
+        users = [volumes.get((name, entry.thin.id)) for name in names]
+        user = next((label for label in users if label is not None), None)
     if user is not None:
         raise InvalidValue(option, True, f"must be false: {user} uses {what}")

@@ -190,7 +190,12 @@ def _matches(pattern: str) -> list[str]:
     above, name = os.path.split(pattern)
     found = []
     for directory in _matches(above) if above not in ("", "/") else [above]:
-        for entry in gone.list_directory(directory or ".") if name else [""]:
+        if not glob.has_magic(name):
+            # An empty name is that of a directory.
+            if gone.exists(os.path.join(directory, name), follow_symlinks=False):
+                found.append(os.path.join(directory, name))
+            continue
+        for entry in gone.list_directory(directory or "."):
             if fnmatch.fnmatch(entry, name) and (name.startswith(".") or not entry.startswith(".")):
                 found.append(os.path.join(directory, entry))
     return found

@@ -119,3 +119,21 @@ def test_defaults_match_the_documentation():
     defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text(encoding="utf-8"))
     assert defaults == {name: option["default"] for name, option in options.items()}
     assert defaults["boot_devices_timeout"] == config.TIMEOUT
+
+
+def listed(*sources):
+    """The list with these sources, as the devices a, b and so on."""
+    devices = [{"name": name, "source": source} for name, source in zip("abc", sources)]
+    return config.parse(json.dumps({"devices": devices}), "list")
+
+
+def test_two_partitions_of_one_image_are_two_devices():
+    parts = [{"file": "/srv/disk", "partition": number} for number in (1, 2)]
+    found = listed(*parts, "file:/srv/disk")
+    assert [entry.name for entry in found.entries] == ["a", "b", "c"] and not found.wrong
+
+
+def test_one_partition_is_one_device():
+    found = listed(*[{"file": "/srv/disk", "partition": 1, "read_only": value} for value in (False, True)])
+    assert [entry.name for entry in found.entries] == ["a"]
+    assert "b is the same device as a" in str(found.wrong["b"])

@@ -342,6 +342,79 @@ def thin(number=5, pool=None, vdev="xvda", state="present", mode=None, **more):
     )
 
 
+def lines(target, **more):
+    return {"table": [{"start": 0, "length": 8, "target": target, **more}]}
+
+
+IN_FILE = {"file": "/x/../a", "partition": 1}
+BLOCKS = {"block_size": 128, "low_water_mark": 0}
+POOL = {"name": "s", "uuid": "S-1", **lines("thin-pool", metadata="file:/s.meta", data=IN_FILE, **BLOCKS)}
+NAMED_FILES = {
+    "a dictionary": {"file": "/a"},
+    "a part": {"file": "//a", "offset": 4096, "read_only": True},
+    "text": "file:/a",
+    "a table": lines("linear", device={"file": "/a"}, offset=0),
+    "a table in a table": lines("linear", device=lines("linear", device="file:/a", offset=0), offset=0),
+    "a line": {"table": ["0 8 linear file:/a 0"]},
+    "a pool's data": lines("thin", pool=POOL, id=3),
+}
+
+
+@pytest.mark.parametrize("case", NAMED_FILES)
+def test_a_file_that_a_source_names_is_not_removed(case):
+    user = one(source=NAMED_FILES[case])
+    gone = one(vdev="xvdb", file="/a", state="absent", remove_file=True)
+    for guests in (user + gone, gone + user):
+        for question in (files, volumes, stores):
+            with pytest.raises(AnsibleFilterError, match="remove_file.*must be false: xvda of g uses /a"):
+                question(guests)
+    kept = one(vdev="xvdb", file="/a", state="absent")
+    other = one(vdev="xvdb", file="/b", state="absent", remove_file=True)
+    absent = one(source=NAMED_FILES[case], state="absent")
+    assert [row["remove"] for guests in (kept, other) for row in files(user + guests)] == [[], ["/b"]]
+    assert [row["remove"] for row in files(absent + gone)] == [["/a"]], "nobody names it any more"
+
+
+def test_a_file_that_a_pools_device_names_is_not_removed():
+    pool = dict(MADE, data={"file": "/p.data", "partition": 2})
+    gone = one(vdev="xvdb", file="/p.data", state="absent", remove_file=True)
+    with pytest.raises(AnsibleFilterError, match="remove_file.*the pool p"):
+        files(thin(pool=pool) + gone)
+
+
+def test_a_source_that_is_not_valid_does_not_hinder_a_removal():
+    gone = one(vdev="xvdb", file="/a", state="absent", remove_file=True)
+    for source in ({"fil": "/a"}, {"table": ["0 8 no-such-target"]}, "/dev/vg/a"):
+        assert [row["remove"] for row in files(one(source=source) + gone)] == [["/a"]]
+
+
+MADE_POOL = {"name": "p", "uuid": "RACEFREE-POOL-p"}
+POOL_TABLE = lines("thin-pool", metadata="file:/p.meta", data="file:/p.data", **BLOCKS)
+NAMED_POOLS = {
+    "by path and uuid": (THERE, THERE),
+    "by path": ({"path": "/x/../dev/mapper/q"}, THERE),
+    "by uuid": ({"path": "/dev/dm-7", "uuid": "Q-1"}, THERE),
+    "as a table": ({**MADE_POOL, **POOL_TABLE}, MADE),
+    "a table's pool by uuid": ({"path": "/dev/dm-7", "uuid": "RACEFREE-POOL-p"}, MADE),
+    "a table's pool by path": ({"path": "/dev/mapper/p"}, MADE),
+}
+
+
+@pytest.mark.parametrize("case", NAMED_POOLS)
+def test_a_volume_that_a_source_names_is_not_removed(case):
+    named, pool = NAMED_POOLS[case]
+    below = lines("thin", pool=named, id=5)
+    gone = thin(5, pool, "xvdb", "absent", remove_volume=True)
+    for source in (below, lines("linear", device=below, offset=0)):
+        for guests in (one(source=source) + gone, gone + one(source=source)):
+            with pytest.raises(AnsibleFilterError, match="remove_volume.*must be false: xvda of g uses"):
+                volumes(guests)
+    other = thin(6, pool, "xvdb", "absent", remove_volume=True)
+    absent = one(source=below, state="absent")
+    for guests, number in ((one(source=below) + other, 6), (absent + gone, 5)):
+        assert volumes(guests)[0]["volumes"] == [{"id": number, "state": "absent"}]
+
+
 def test_a_volume_of_a_new_pool():
     (entry,) = entries(thin())
     (line,) = entry["source"]["table"]

@@ -183,3 +183,16 @@ def test_a_shorter_timeout_is_kept(busy, tmp_path):
         with pytest.raises(DeadlineExceeded):
             item.plan()
     assert busy == [5]
+
+
+def test_a_file_that_was_made_larger_is_reported_after_an_error(tmp_path):
+    """It is not rolled back."""
+    image = tmp_path / "a.raw"
+    image.write_bytes(bytes(4096))
+    with Resources() as resources:
+        item = item_of(resources, source=f"file:{image}", size="1M")
+        item._file_size = 2**20
+        assert item.remains() == []
+        item.apply()
+        assert item.remains() == [f"{image} has {2**20} bytes"]
+    assert image.stat().st_size == 2**20

@@ -307,6 +307,13 @@ def test_the_undo_of_one_disk_leaves_the_others(etc, image, fails, first):
     assert os.listdir(etc / "recipes") == ["web1-xvdb.json"]
 
 
+def test_a_file_that_was_made_larger_is_reported_after_an_error(etc, image, fails):
+    """It is not rolled back."""
+    failed = run(domain="web1", vdev="xvda", source={"file": image}, size="2M", live=True)
+    assert failed["failed"] and "xl block-attach failed" in failed["msg"]
+    assert os.path.getsize(image) == 2**21 and f"{image} has {2**21} bytes" in str(failed["warnings"])
+
+
 def test_all_are_undone(etc, image, fails):
     run(domain="web1", vdev="xvdd", source={"file": image}, mode="r")
     before = contents()

@@ -124,3 +124,10 @@ def test_errors_name_the_call_and_the_errno(place, monkeypatch):
                 and "ENXIO" in str(caught.value)
                 and device.path in str(caught.value)
             )
+
+
+def test_a_partition_is_not_a_loop_device():
+    """With max_part, the partitions of loop devices have their major number."""
+    number = _device.DeviceId(_device.LOOP_MAJOR, 17, 5)
+    for name, expected in (("loop2", True), ("loop2p1", False)):
+        assert loop.is_loop(_device.Device(-1, number, name)) is expected

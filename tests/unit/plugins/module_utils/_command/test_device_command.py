@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import json
 import os
 import select
@@ -17,11 +19,12 @@ import time
 
 import pytest
 from ansible.module_utils._internal._json import _profiles
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import WrongDevice
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError, WrongDevice
 from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
 from ansible_collections.racefree.block.plugins.module_utils._by_diskseq import served
 from ansible_collections.racefree.block.plugins.module_utils._command import devices as _devices
 from ansible_collections.racefree.block.plugins.module_utils._command import tools
+from ansible_collections.racefree.block.plugins.module_utils._module import device_command as _module
 from ansible_collections.racefree.block.plugins.modules import device_command
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, modulerun
 
@@ -108,6 +111,69 @@ def test_creates_and_removes(disk, place):
     for more in ({"creates": f"{place}/no"}, {"removes": there}, {"creates": "no", "chdir": place}):
         assert run(DD, devices, **more)["stdout"] == "disk"
     assert not run(DD, devices, creates="disk", chdir=place)["changed"]
+
+
+PATTERNS = [
+    "*",
+    ".*",
+    "[.]*",
+    "**",
+    "f*",
+    "[!f]*",
+    "?ile",
+    "no*",
+    "no/*",
+    "dir/*",
+    "d*/in*",
+    "d*/.h*",
+    "*/inner",
+    "*/.",
+    "d*/../file",
+    "*/no",
+    "file/*",
+    "f*/*",
+    "*/*/*",
+    "d*/",
+    "f*/",
+    "l*/",
+    "broken*",
+    "broken*/",
+    "broken/*",
+    "loop*/*",
+    "li*/in*",
+]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_patterns_match_as_in_python(tmp_path, monkeypatch, pattern):
+    (tmp_path / "dir").mkdir()
+    for name in ("file", ".hidden", "dir/inner", "dir/.hidden"):
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("dir")
+    (tmp_path / "broken").symlink_to("no")
+    monkeypatch.chdir(tmp_path)
+    for each in (pattern, f"{tmp_path}/{pattern}", f"//{tmp_path}/{pattern}"):
+        assert sorted(_module._matches(each)) == sorted(glob.glob(each))
+
+
+@pytest.mark.parametrize("option", ["creates", "removes"])
+def test_a_directory_that_cannot_be_listed_is_not_empty(disk, place, monkeypatch, option):
+    """Otherwise, the command would run again."""
+    mark, closed, real = f"{place}/was-run", f"{place}/closed", os.listdir
+    os.mkdir(closed)
+
+    def listdir(path="."):
+        if path == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(KernelError, match="EACCES"):
+        _module._matches(f"{closed}/*")
+    argv, devices = ["sh", "-c", f"touch {mark}; : " + "{disk}"], {"disk": f"diskseq:{disk.diskseq}"}
+    for pattern in (f"{closed}/*", f"{place}/cl*/d*"):
+        refused(argv, devices, closed, "EACCES", path_style="descriptor", **{option: pattern})
+    assert not os.path.exists(mark)
 
 
 def test_the_environment_the_directory_and_the_input(disk, place):
@@ -253,6 +319,9 @@ def test_what_is_refused_before_anything_is_run(disk, place):
     refused(["dd", "if={disk}", "of={other}"], same, "devices.other", "is the device of disk, too")
     refused(["no-such-tool", "{disk}"], devices, "no-such-tool", "is not installed")
     refused(touch, devices, "chdir", "is not a directory", path_style="descriptor", chdir=f"{place}/no")
+    for option in ("creates", "removes", "chdir"):
+        wrong = f"{option} (empty): must be a path: leave it out if there is none"
+        refused(touch, devices, wrong, path_style="descriptor", **{option: ""})
     refused(touch, devices, "timeout", timeout=0)
     refused(touch, devices, "timeout", timeout=86401)
     refused(touch, devices, "environment.A=B", environment={"A=B": "c"})

@@ -246,6 +246,7 @@ def test_a_part_that_another_guest_uses(store, attach):
         ({"size": "12X"}, ["must be a number of bytes, or a number with K, M, G or T"]),
         ({"size": "1000"}, ["must be a multiple of 512 bytes"]),
         ({"size": "0"}, ["must be a number of bytes"]),
+        ({"size": "8388608T"}, ["must be less than 8 EiB"]),
         ({"size": "2M", "mode": "r"}, ["is possible only with mode=w"]),
         ({"size": "2M", "state": "detached"}, ["must be left out with state=detached"]),
         ({"size": "2M", "source": {"diskseq": 1}}, ["only for a source with file", "lvextend"]),
@@ -336,6 +337,7 @@ def test_another_disk_of_a_running_guest_of_xl(attach, place, etc):
     "options, words",
     [
         ({"size": "2M", "mode": "r"}, ["is possible only with mode=w"]),
+        ({"size": "8388608T"}, ["must be less than 8 EiB"]),
         ({"size": "2M", "state": "absent"}, ["must be left out with state=absent"]),
         ({"size": "2M", "source": {"path": "/dev/mapper/x", "uuid": "x"}}, ["lvextend"]),
     ],

@@ -16,6 +16,7 @@ from ansible_collections.racefree.block.plugins.module_utils._base.errors import
     DeviceBusy,
     InvalidValue,
     KernelError,
+    WrongDevice,
 )
 from ansible_collections.racefree.block.plugins.module_utils._dm import health, mapped
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.connection import Definition
@@ -27,6 +28,7 @@ from ansible_collections.racefree.block.plugins.module_utils._module.xen_vbd imp
 from ansible_collections.racefree.block.plugins.module_utils._source import lookup, spec
 from ansible_collections.racefree.block.plugins.module_utils._source.resources import Resources
 from ansible_collections.racefree.block.plugins.module_utils._xen.guest import Guest
+from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_key import Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
 from ansible_collections.racefree.block.plugins.module_utils._xl.disk_change import DiskRequest as XlRequest
 from ansible_collections.racefree.block.plugins.module_utils._xl.running_disk import (
@@ -113,6 +115,83 @@ def test_xl_disk_does_not_take_a_disk_of_another_backend_for_none(host, served, 
 def test_nodes_of_libxl_without_a_disk_hinder_nobody(host):
     host._shared[Store].write("/libxl/5/device/vbd/51728/backend", "/local/domain/0/backend/vbd/5/51728")
     assert not vbd_item(host, state="detached").plan().changed
+
+
+@pytest.mark.parametrize("size", ["8388608T", "8589934592G"])
+def test_a_file_is_smaller_than_8_eib(host, size):
+    with pytest.raises(InvalidValue, match="must be less than 8 EiB: no file is larger"):
+        vbd_item(host, source={"file": "/srv/a"}, size=size)
+    with pytest.raises(InvalidValue, match="must be less than 8 EiB"):
+        vbd_item(host, source={"file": "/srv/a", "offset": 2**40}, size="8388607T")
+    assert vbd_item(host, source={"file": "/srv/a"}, size="8388607T").size == 2**63 - 2**40
+
+
+class Backend:
+    """blkback's nodes for the disk xvdb."""
+
+    def __init__(self, host, **nodes):
+        self.store, self.key = host._shared[Store], Key(5, 51728)
+        nodes = {"state": "4", "online": "1", "mode": "w", "dev": "xvdb", "frontend-id": "5", **nodes}
+        nodes.update({"frontend": self.key.frontend, "device-type": "disk"})
+        for name, value in nodes.items():
+            self.store.write(f"{self.key.backend}/{name}", value)
+        self.store.write(f"{self.key.frontend}/state", "4")
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"source": {"file": "/srv/a"}}, "cannot be compared with the source"),
+        ({"source": "file:/srv/a", "diskseq": 5}, "cannot be compared with the source"),
+        ({"diskseq": 5}, "cannot be compared with diskseq"),
+    ],
+)
+def test_a_disk_that_the_backend_has_not_open_is_not_compared(host, options, words):
+    Backend(host, state="2")
+    with pytest.raises(WrongDevice, match=f"no device open for it, so it {words}") as caught:
+        vbd_item(host, state="detached", **options).plan()
+    assert "leave it out to detach whatever is there" in str(caught.value.as_dict()["hint"])
+    assert vbd_item(host, state="detached").plan().changed
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_disk_is_detached_by_its_source_with_whatever_mode(host, writable):
+    loopdevices.need_loop()
+    with loopdevices.directory() as place:
+        path, other = (loopdevices.image(place, name) for name in ("disk", "other"))
+        flags = loopdevices.AUTOCLEAR | (0 if writable else loopdevices.READ_ONLY)
+        fd, number = loopdevices.bind_free(path, flags)
+        try:
+            Backend(
+                host,
+                mode="w" if writable else "r",
+                **{"physical-device": f"7:{number:x}", "diskseq": f"{loopdevices.diskseq_of(fd):x}"},
+            )
+            for options in ({}, {"mode": "r"}, {"mode": "w"}):
+                item = vbd_item(host, state="detached", source={"file": path}, **options)
+                assert item.plan().changed
+            with pytest.raises(WrongDevice, match="the guest has another disk there"):
+                vbd_item(host, state="detached", source={"file": other}).plan()
+        finally:
+            os.close(fd)
+            host.close()
+
+
+def test_a_file_that_was_made_larger_is_reported_after_an_error(host, monkeypatch):
+    """It is not rolled back."""
+    loopdevices.need_loop()
+    with loopdevices.directory() as place:
+        path = loopdevices.image(place, "disk", 2**20)
+        item = vbd_item(host, source={"file": path}, size="2M")
+        assert item.plan().changed and item.remains() == []
+
+        def fail(source):
+            raise KernelError("there is no free loop device", device=str(source))
+
+        monkeypatch.setattr(item.opener, "open", fail)
+        with pytest.raises(KernelError, match="no free loop device"):
+            item.apply()
+        assert os.path.getsize(path) == 2**21 and item.remains() == [f"{path} has {2**21} bytes"]
 
 
 def break_all(monkeypatch):

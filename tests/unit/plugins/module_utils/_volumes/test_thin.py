@@ -6,8 +6,13 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
-from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue
+from ansible_collections.racefree.block.plugins.module_utils._base.errors import InvalidValue, KernelError
+from ansible_collections.racefree.block.plugins.module_utils._block.device import Device, DeviceId
+from ansible_collections.racefree.block.plugins.module_utils._source import spec
+from ansible_collections.racefree.block.plugins.module_utils._volumes import pool
 from ansible_collections.racefree.block.plugins.module_utils._volumes.thin import (
     Volume,
     Volumes,
@@ -60,3 +65,33 @@ def test_the_diff():
         "1": "present",
         "2": "absent",
     }
+
+
+def test_a_pool_by_its_path_needs_more():
+    path = "/dev/mapper/pool"
+    with pytest.raises(InvalidValue, match="a mapped device's path, with its uuid"):
+        pool.check(spec.parse({"path": path}))
+    for more in ({"uuid": "POOL-1"}, {"diskseq": 5}):
+        pool.check(spec.parse({"path": path, **more}))
+
+
+class RefusingControl:
+    """Device-mapper, which cannot delete one volume. ``told``: the messages that it got."""
+
+    def __init__(self, refused):
+        self.refused, self.told = refused, []
+
+    def message(self, dummy, text):
+        self.told.append(text)
+        if text == self.refused:
+            raise KernelError("the volume is in use")
+
+
+@pytest.mark.parametrize("refused", ["delete 7", "delete 8", "delete 9"])
+def test_a_rollback_deletes_what_it_can(refused):
+    control = RefusingControl(refused)
+    volumes = Volumes(types.SimpleNamespace(dm=control), [], 1)
+    volumes._made = [7, 8, 9]
+    with pytest.raises(KernelError, match="the volume is in use"):
+        volumes.undo(Device(-1, DeviceId(253, 0, 5), "dm-0"))
+    assert control.told == ["delete 9", "delete 8", "delete 7"]
