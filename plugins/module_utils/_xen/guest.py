@@ -40,7 +40,7 @@ class Guest(Record):
 
 
 def is_named(guest: Guest, name: str) -> bool:
-    """Whether the guest has this name. Names are bytes in XenStore, and UTF-8 in configurations and options."""
+    """Whether the guest has this name. It is bytes in XenStore, and UTF-8 in configurations and options."""
     return guest.name in (name, decode(name.encode("utf-8", "surrogateescape")))
 
 
