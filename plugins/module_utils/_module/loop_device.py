@@ -661,7 +661,7 @@ class LoopItem(Item):
                 device.close()
         if rest:
             self.resources.warn(
-                f"{backing.path}: a device with another offset or size covers this part of the file, "
+                f"{backing.path}: another device, with another offset, size or access, covers this part, "
                 "and was left unchanged: "
                 f"{'; '.join(rest)}. To remove it, set diskseq=N and state=absent, without backing_file and "
                 "backing"
