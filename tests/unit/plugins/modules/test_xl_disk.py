@@ -431,3 +431,24 @@ def test_two_entries_for_one_disk(etc, image):
     ):
         failed = modulerun.run(xl_disks.main, disks=[one, other])
         assert failed["failed"] and "in the list twice" in failed["msg"] and config(etc) == CONFIG
+
+
+def test_the_recipe_of_another_source_stays(etc, image):
+    """Its line in the configuration is gone, as after a guest has ended that needed the recipe until then."""
+    assert run(domain="web1", vdev="xvda", source={"file": image})["changed"]
+    (etc / "web1.cfg").write_bytes(CONFIG)
+    other = etc / "other.raw"
+    other.write_bytes(bytes(1 << 20))
+    for check in (True, False):
+        failed = run(check, domain="web1", vdev="xvda", source={"file": str(other)}, state="absent")
+        assert failed.get("failed") and "is that of another disk" in failed["msg"], failed
+    assert (etc / "recipes" / "web1-xvda.json").exists()
+    assert run(domain="web1", vdev="xvda", source={"file": image}, state="absent")["changed"]
+
+
+@pytest.mark.parametrize("line", [b"type = 'hvm'", b"builder = 'hvm'"])
+def test_a_sealed_disk_of_an_hvm_guest_is_refused(etc, image, monkeypatch, line):
+    monkeypatch.setattr(seals, "probe", lambda: None)
+    (etc / "web1.cfg").write_bytes(CONFIG + line + b"\n")
+    failed = run(domain="web1", vdev="xvda", source={"file": image}, sealed=True)
+    assert failed.get("failed") and "not possible for an HVM guest" in failed["msg"], failed
