@@ -16,7 +16,7 @@ import posixpath
 from typing import Callable, Optional
 
 from .. import _dm_table
-from .._base.errors import BlockError, InvalidValue
+from .._base.errors import InvalidValue, TableError
 from .._source import spec
 from .entry import Entry
 from .pool import Pool
@@ -74,8 +74,8 @@ def _add_named(
     for label, value in [*named, *((str(pool), pool.source) for pool, dummy in pools.values())]:
         try:
             paths, numbers = _named_in(spec.parse(value))
-        except BlockError:
-            # The modules report it before anything is removed.
+        except (InvalidValue, TableError):
+            # The source is not valid: the modules refuse it before anything is removed.
             continue
         for path in paths:
             files.setdefault(key(path), label)

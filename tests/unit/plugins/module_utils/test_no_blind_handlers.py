@@ -40,7 +40,6 @@ PLAN = "the plan does the same after that, and tells the error"
 
 # {(file, function): why nothing is concluded from the error}
 STAY = {
-    ("_guest_disks/conflicts.py", "_add_named"): "the modules refuse such a source before a file is removed",
     ("_block/let_go.py", "ask"): "whether the disk is in use is for the removal to find out",
     ("_by_diskseq/program.py", "_invalidate"): "it is tried again for as long as the kernel knows the file",
     ("_by_diskseq/requests.py", "Requests._run"): "a client that has gone needs no answer",
