@@ -236,8 +236,8 @@ UNDECIDED = (
         "contents",
         None,
         "Devices whose contents are not what the target expects as its metadata (a "
-        "program formats VDO volumes), and read-only devices that the target would have "
-        "to format.",
+        "program formats VDO volumes), and read-only devices, and read-only pools, that the "
+        "target would have to format.",
         "It depends on what is on the device, not on the table.",
     ),
     Undecided(
