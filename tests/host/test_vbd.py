@@ -585,9 +585,10 @@ def test_a_backend_that_does_not_answer(guest, image):
     subprocess.run(["udevadm", "control", "--ping"], check=True)
     subprocess.run(["modprobe", "-r", "xen-blkback"], check=True)
     try:
-        with pytest.raises(Failed, match="timed out after 3 s waiting for blkback"):
+        # Long enough for xenstored, which gets what is left of the time, on a busy machine.
+        with pytest.raises(Failed, match="timed out after 10 s waiting for blkback"):
             run_module(
-                "xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, timeout=3
+                "xen_vbd", domain=guest, vdev="xvdc", source={"file": image()}, persist=False, timeout=10
             )
         assert not run_module("xen_vbd", domain=guest, vdev="xvdc", state="detached")["changed"]
     finally:
