@@ -125,7 +125,7 @@ def test_a_guest_that_does_not_answer_keeps_its_disk(guest, raw):
     run("xenguest", "pause", guest)
     try:
         with pytest.raises(Failed, match="It still has the disk, and nothing was changed") as caught:
-            run_module("xen_vbd", **vbd(new, replace=True, timeout=3))
+            run_module("xen_vbd", **vbd(new, replace=True, timeout=8))
         assert not caught.value.result["changed"]
     finally:
         run("xenguest", "unpause", guest)
