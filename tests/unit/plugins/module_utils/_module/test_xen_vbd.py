@@ -154,6 +154,23 @@ def test_a_disk_that_the_backend_has_not_open_is_not_compared(host, options, wor
     assert vbd_item(host, state="detached").plan().changed
 
 
+def test_a_disk_that_blkback_has_not_opened_is_not_attached(host):
+    """Xen's hotplug script was killed, or is at work: its nodes only say what the disk is to be."""
+    loopdevices.need_loop()
+    with loopdevices.directory() as place:
+        path = loopdevices.image(place, "disk")
+        fd, number = loopdevices.bind_free(path)
+        try:
+            Backend(host, state="2", **{"physical-device": f"7:{number:x}"})
+            with pytest.raises(DeviceBusy, match="blkback has not opened the device of xvdb"):
+                vbd_item(host, source={"file": path}).plan()
+            with pytest.raises(WrongDevice, match="the backend has no device open for it"):
+                vbd_item(host, state="detached", source={"file": path}).plan()
+        finally:
+            os.close(fd)
+            host.close()
+
+
 @pytest.mark.parametrize("writable, mode", [(True, "w"), (True, "r"), (False, "r")])
 def test_a_disk_is_detached_by_its_source_with_whatever_mode(host, writable, mode):
     """``writable``: whether the loop device is. ``mode``: that of the guest."""
