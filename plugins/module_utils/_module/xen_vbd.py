@@ -411,7 +411,10 @@ class VbdItem(Item):
 
     def _refuse_served_by_others(self) -> None:
         key = vbd_nodes.Key(known(self.guest).domid, self.vdev.number)
-        attached.refuse_served_by_others(self.resources.shared(Store), key, self.vdev.name, self.title())
+        store = self.resources.shared(Store)
+        attached.refuse_served_by_others(store, key, self.vdev.name, self.title())
+        if self.params["state"] == "attached":
+            attached.refuse_nodes(store, key, self.vdev.name, self.title())
 
     def _plan_file(self, after: dict[str, Any]) -> None:
         """Add the new size of a file that must become larger for a new disk."""
@@ -714,6 +717,9 @@ class VbdItem(Item):
             outcomes = attach.detach(
                 items[0].resources.shared(Store), detachments, timeout, withdraw=withdraw
             )
+        elif batch.by_libvirt:
+            store = items[0].resources.shared(Store)
+            outcomes = [attach.detach_by_force(store, each, timeout) for each in detachments]
         else:
             outcomes = blkback.detach(
                 items[0].resources.shared(Store), detachments, timeout, batch.force, withdraw

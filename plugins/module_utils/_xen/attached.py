@@ -97,6 +97,21 @@ def refuse_served_by_others(store: Nodes, key: vbd_nodes.Key, vdev: str, title: 
     )
 
 
+def refuse_nodes(store: Nodes, key: vbd_nodes.Key, vdev: str, title: str) -> None:
+    """
+    DeviceBusy if XenStore has nodes of a disk where one is to be attached. libxl looks at its own copy of
+    them, too. A backend's directory without that copy is in use as well.
+    """
+    there = [path for path in (key.libxl, key.backend) if store.exists(path)]
+    if there:
+        raise DeviceBusy(
+            f"the guest has a disk {vdev} already, or nodes of one are left: {', '.join(there)}",
+            device=title,
+            hint="If xl block-list does not show the disk, its toolstack has died: remove its nodes with "
+            "xenstore-rm",
+        )
+
+
 def open_device(vbd: Vbd) -> Device | None:
     """
     Open the device that blkback has open for the vbd, or is to open; None if there is none. The caller closes

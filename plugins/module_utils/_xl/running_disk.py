@@ -78,12 +78,17 @@ class RunningDisk:
         return [] if self._growth is None else self._growth.remains()
 
     def look(self) -> Vbd | None:
-        """The guest's disk now, None if it has none. DeviceBusy if blkback does not serve it."""
+        """
+        The guest's disk now, None if it has none. DeviceBusy if blkback does not serve it, or if none can be
+        attached there.
+        """
         number = _vdev.parse(self._request.vdev).number
         self._vbd = vbd_read.read_vbd(self._store, self._guest.domid, number)
         if self._vbd is None:
             key = vbd_nodes.Key(self._guest.domid, number)
             attached.refuse_served_by_others(self._store, key, self._request.vdev, self.title)
+            if self._request.present:
+                attached.refuse_nodes(self._store, key, self._request.vdev, self.title)
         else:
             device = attached.open_device(self._vbd)
             self.device = None if device is None else self._resources.enter_context(device)

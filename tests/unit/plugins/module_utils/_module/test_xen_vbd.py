@@ -112,9 +112,19 @@ def test_xl_disk_does_not_take_a_disk_of_another_backend_for_none(host, served, 
         disk.look()
 
 
-def test_nodes_of_libxl_without_a_disk_hinder_nobody(host):
-    host._shared[Store].write("/libxl/5/device/vbd/51728/backend", "/local/domain/0/backend/vbd/5/51728")
+def test_nodes_of_libxl_without_a_disk_are_no_disk(host):
+    """None can be attached there, which check mode tells, too."""
+    store = host._shared[Store]
+    store.write("/libxl/5/device/vbd/51728/backend", "/local/domain/0/backend/vbd/5/51728")
     assert not vbd_item(host, state="detached").plan().changed
+    loopdevices.need_loop()
+    with loopdevices.directory() as place:
+        path = loopdevices.image(place, "disk")
+        with pytest.raises(DeviceBusy, match="nodes of one are left: /libxl/5/device/vbd/51728"):
+            vbd_item(host, source={"file": path}).plan()
+        request = XlRequest(None, "web", "xvdb", spec.parse({"file": path}))
+        with pytest.raises(DeviceBusy, match="nodes of one are left: /libxl/5/device/vbd/51728"):
+            XlRunningDisk(host, request, Guest(5, UUID, "web"), store).look()
 
 
 @pytest.mark.parametrize("size", ["8388608T", "8589934592G"])
