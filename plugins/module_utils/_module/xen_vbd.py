@@ -185,7 +185,7 @@ class VbdItem(Item):
             raise InvalidValue("source", None, "must be given with state=attached")
         if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "attached":
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
-        if self.source is not None:
+        if self.source is not None and params["state"] == "attached":
             self.source = check_source_mode(self.source, params["mode"])
         self.size = wanted_size(params, self.source, "detached")
         if isinstance(self.source, spec.FileSource) and params["shared"]:

@@ -138,7 +138,9 @@ class XlDiskItem(Item):
         )
 
     def _source(self) -> Source:
-        source = check_source_mode(spec.parse(self.params["source"]), self.params["mode"])
+        source = spec.parse(self.params["source"])
+        if self.params["state"] == "present":
+            source = check_source_mode(source, self.params["mode"])
         _recipe.check(source)
         return source
 

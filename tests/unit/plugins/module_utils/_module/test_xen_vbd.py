@@ -198,6 +198,8 @@ def test_a_disk_is_detached_by_its_source_with_whatever_mode(host, writable, mod
             for options in ({}, {"mode": "r"}, {"mode": "w"}):
                 item = vbd_item(host, state="detached", source={"file": path}, **options)
                 assert item.plan().changed
+            read_only = vbd_item(host, state="detached", source={"file": path, "read_only": True})
+            assert read_only.plan().changed
             with pytest.raises(WrongDevice, match="the guest has another disk there"):
                 vbd_item(host, state="detached", source={"file": other}).plan()
         finally:

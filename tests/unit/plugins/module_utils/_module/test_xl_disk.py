@@ -20,10 +20,15 @@ from ansible_collections.racefree.block.plugins.module_utils._source import reci
 from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_nodes
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import Key
 from ansible_collections.racefree.block.plugins.module_utils._xenstore.pyxs_store import Store
-from ansible_collections.racefree.block.plugins.module_utils._xl import config_file, disk_text, xl_command
+from ansible_collections.racefree.block.plugins.module_utils._xl import (
+    config_file,
+    disk_text,
+    running_disk,
+    xl_command,
+)
 from ansible_collections.racefree.block.plugins.modules import xl_disk
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
-from ansible_collections.racefree.block.tests.unit.plugins.module_utils.played_host import XVDB
+from ansible_collections.racefree.block.tests.unit.plugins.module_utils.played_host import XVDB, raw_write
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.runs import run
 
 
@@ -47,6 +52,25 @@ def test_another_disk_than_the_source_is_not_detached(host):
         assert failed.get("failed") and "leave source out" in failed["msg"], failed
     assert host.backend.has(XVDB)
     host.vbd(other, mode="r", state="detached")
+
+
+def test_the_guest_of_a_name_runs(host):
+    """A name can have other letters than ASCII, or be the id of another guest."""
+    for number, name in ((6, "müller".encode()), (7, b"5")):
+        raw_write(host.store, f"/local/domain/{number}/name", name)
+        host.store.write(f"/local/domain/{number}/vm", f"/vm/0000000{number}-1111-2222-3333-444444444444")
+    found = [running_disk.find_guest(host.store, name) for name in ("web", "müller", "5", "möller")]
+    assert [guest and guest.domid for guest in found] == [5, 6, 7, None]
+    raw_write(host.store, "/local/domain/7/name", "müller".encode())
+    with pytest.raises(GuestError, match="several guests have this name, with the ids 6, 7"):
+        running_disk.find_guest(host.store, "müller")
+
+
+def test_a_read_only_source_is_removed_without_its_mode(host):
+    source = {"file": host.image("disk.iso"), "read_only": True}
+    options = {"domain": "web", "vdev": "xvdb", "source": source}
+    assert run(xl_disk.main, dict(options, mode="r"))["changed"]
+    assert run(xl_disk.main, dict(options, state="absent"))["changed"]
 
 
 # The old disk comes back
