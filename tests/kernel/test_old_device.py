@@ -31,7 +31,7 @@ def make(host, name, below, start=0, read_only=False):
     ],
 )
 def test_a_mapped_device_that_is_made_anew(image, name, other, options, is_same):
-    """It has the same name each time, so that the first one must be gone, and with it what held its storage."""
+    """It has the same name each time, so the first one must be gone, and with it what held its storage."""
     with resources.Resources() as host:
         with resources.Resources() as making:
             files = [image(each) for each in ("old", "other")]

@@ -329,14 +329,12 @@ def remove_released(store: Store, detachment: Detachment, limit: Deadline, uri: 
     return is_listed
 
 
-def detach_by_force(
-    store: Store, detachment: Detachment, timeout: float = 30.0, uri: str = URI
-) -> Outcome:
+def detach_by_force(store: Store, detachment: Detachment, timeout: float = 30.0, uri: str = URI) -> Outcome:
     """
-    Take a disk away from a guest that does not release it, so that libvirt lists it no more. libvirt does that
-    itself after 10 s (LIBXL_DESTROY_TIMEOUT). What it leaves is removed through XenStore, even if libvirt does
-    not answer: then GuestError tells that libvirt still lists the disk. Raises NotSupported without
-    libvirt-python.
+    Take a disk away from a guest that does not release it, so that libvirt lists it no more. libvirt does
+    that itself after 10 s (LIBXL_DESTROY_TIMEOUT). What it leaves is removed through XenStore, even if
+    libvirt does not answer: then GuestError tells that libvirt may still list the disk. Raises NotSupported
+    without libvirt-python.
     """
     _connection.require()
     failure = _forget_listed(store, detachment, Deadline(max(timeout, _TAKING_BACK)), uri)

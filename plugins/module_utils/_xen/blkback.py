@@ -36,8 +36,8 @@ from .._block.device import Device
 from .._block.seal import place
 from .._process.holder import hold, hold_for
 from .._xenstore.nodes import NodeError
-from . import guest as _guest
 from . import attached, vbd_nodes, vbd_read
+from . import guest as _guest
 from . import vdev as _vdev
 from .stock_script import is_needed, run_remove
 from .vbd_nodes import CLOSED, CLOSING, CONNECTED, Disk, Key, Vbd

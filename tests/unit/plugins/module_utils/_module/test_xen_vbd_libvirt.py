@@ -221,7 +221,9 @@ def test_force_tells_that_libvirt_still_lists_the_disk(host, libvirt, tmp_path):
     result = host.vbd(path, toolstack="libvirt", state="detached", force=True)
     assert result["failed"] and result["changed"] and listed.exists()
     assert "libvirt may still list it: " in result["msg"] and "failed to detach disk" in result["msg"]
-    assert "virsh detach-disk" in result["error"]["hint"] and "the disk is detached" in str(result["warnings"])
+    assert "virsh detach-disk" in result["error"]["hint"] and "the disk is detached" in str(
+        result["warnings"]
+    )
     assert host.backend.has(XVDB) is None
 
 

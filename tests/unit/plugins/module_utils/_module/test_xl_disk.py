@@ -13,7 +13,6 @@ import types
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
 from ansible_collections.racefree.block.plugins.module_utils._block import device as _device
-
 from ansible_collections.racefree.block.plugins.module_utils._hotplug import state
 from ansible_collections.racefree.block.plugins.module_utils._module import sealing
 from ansible_collections.racefree.block.plugins.module_utils._source import recipe_file
