@@ -72,6 +72,9 @@ options:
     description:
       - With O(state=detached), whether to detach the disk without the guest's cooperation. The guest then
         gets I/O errors.
+      - libvirt is told only with O(toolstack=libvirt). It takes the disk away after 10 s. If that fails, the
+        disk is taken away through XenStore, and the task fails because libvirt may still list it. With
+        O(toolstack=auto), XenStore is used at once, and libvirt goes on listing a disk that it attached.
     type: bool
     default: false
   toolstack:

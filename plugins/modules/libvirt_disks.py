@@ -300,6 +300,33 @@ disks:
           sample: >-
             Remove it first with state=absent, or set replace=true, or set live=false, so that the new disk is
             used from the next start on
+error:
+  description: The error as structured data.
+  returned: when the task as a whole failed. The error of an entry is in that entry.
+  type: dict
+  contains:
+    kind:
+      description: Kind of the error.
+      returned: when the task as a whole failed
+      type: str
+      sample: DeadlineExceeded
+    device:
+      description: The device, file, guest, key or program that the error is about. V(null) if there is none.
+      returned: when the task as a whole failed
+      type: str
+      sample: /srv/guests/web1.raw
+    errno:
+      description: >-
+        Name of the kernel's error number. If the error did not come from the kernel, the name that fits its
+        kind best.
+      returned: when the task as a whole failed
+      type: str
+      sample: ETIMEDOUT
+    hint:
+      description: What to do about it.
+      returned: when the task as a whole failed
+      type: str
+      sample: "Look for a hanging disk or network in the kernel log, and run the task again"
 """
 
 from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem

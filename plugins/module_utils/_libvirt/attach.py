@@ -329,6 +329,44 @@ def remove_released(store: Store, detachment: Detachment, limit: Deadline, uri: 
     return is_listed
 
 
+def detach_by_force(store: Store, detachment: Detachment, timeout: float = 30.0, uri: str = URI) -> Outcome:
+    """
+    Take a disk away from a guest that does not release it, so that libvirt lists it no more. libvirt does
+    that itself after 10 s (LIBXL_DESTROY_TIMEOUT). What it leaves is removed through XenStore, even if
+    libvirt does not answer: then GuestError tells that libvirt may still list the disk. Raises NotSupported
+    without libvirt-python.
+    """
+    _connection.require()
+    failure = _forget_listed(store, detachment, Deadline(max(timeout, _TAKING_BACK)), uri)
+    (outcome,) = blkback.detach(store, [detachment], timeout, force=True)
+    if outcome.error is not None or failure is None:
+        return outcome
+    error = GuestError(
+        f"the disk was taken away from the guest, but libvirt may still list it: {failure}",
+        device=str(detachment),
+        hint="Compare virsh domblklist with xl block-list, and remove it with virsh detach-disk --live",
+    )
+    return Outcome(detachment, None, error)
+
+
+def _forget_listed(store: Store, detachment: Detachment, limit: Deadline, uri: str) -> BlockError | None:
+    """Have libvirt detach the disk if it lists it. Returns why it may list it still, None if it does not."""
+    vbd, guest = detachment.vbd, detachment.guest
+    if guest is None:
+        raise AssertionError
+    try:
+        with store.within(limit):
+            now = vbd_read.read_vbd(store, *vbd.key)
+        if now is not None and (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
+            # Another disk, which blkback.detach refuses.
+            return None
+        if _with_domain(guest, uri, limit, lambda domain: _is_listed(domain, vbd.dev)):
+            _forget(vbd, guest, limit, uri)
+    except BlockError as error:
+        return error
+    return None
+
+
 def attach_again(
     store: Store,
     request: Request,

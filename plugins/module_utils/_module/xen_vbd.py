@@ -185,7 +185,7 @@ class VbdItem(Item):
             raise InvalidValue("source", None, "must be given with state=attached")
         if params["device_type"] == "cdrom" and params["mode"] == "w" and params["state"] == "attached":
             raise InvalidValue("mode", "w", "must be r: a cdrom is read-only")
-        if self.source is not None:
+        if self.source is not None and params["state"] == "attached":
             self.source = check_source_mode(self.source, params["mode"])
         self.size = wanted_size(params, self.source, "detached")
         if isinstance(self.source, spec.FileSource) and params["shared"]:
@@ -411,7 +411,10 @@ class VbdItem(Item):
 
     def _refuse_served_by_others(self) -> None:
         key = vbd_nodes.Key(known(self.guest).domid, self.vdev.number)
-        attached.refuse_served_by_others(self.resources.shared(Store), key, self.vdev.name, self.title())
+        store = self.resources.shared(Store)
+        attached.refuse_served_by_others(store, key, self.vdev.name, self.title())
+        if self.params["state"] == "attached":
+            attached.refuse_nodes(store, key, self.vdev.name, self.title())
 
     def _plan_file(self, after: dict[str, Any]) -> None:
         """Add the new size of a file that must become larger for a new disk."""
@@ -682,10 +685,7 @@ class VbdItem(Item):
         if device is not None:
             self._guard(device)
             source = self.source
-            if isinstance(source, spec.FileSource):
-                # The mode does not matter for a disk that is removed.
-                source = source._replace(read_only=not self.vbd.writable)
-            if source is not None and not lookup.is_device(source, device, self.resources):
+            if source is not None and not lookup.is_device_in_any_mode(source, device, self.resources):
                 raise WrongDevice(
                     f"the guest has another disk there: {device.path} (diskseq {device.id.diskseq})",
                     device=self.title(),
@@ -717,6 +717,9 @@ class VbdItem(Item):
             outcomes = attach.detach(
                 items[0].resources.shared(Store), detachments, timeout, withdraw=withdraw
             )
+        elif batch.by_libvirt:
+            store = items[0].resources.shared(Store)
+            outcomes = [attach.detach_by_force(store, each, timeout) for each in detachments]
         else:
             outcomes = blkback.detach(
                 items[0].resources.shared(Store), detachments, timeout, batch.force, withdraw

@@ -20,6 +20,7 @@ from .._base import late
 from .._base import locks as _locks
 from .._base.errors import BlockError, GuestError, InvalidValue
 from .._base.files import check_path
+from .._block.seal import reason_text
 from .._hotplug import state
 from .._source import needed_locks, recipe_file, spec
 from .._source import recipe as _recipe
@@ -90,6 +91,9 @@ class XlDiskItem(Item):
         self._file_size: int | None = None
         # The file that was made larger, which is not rolled back, as texts.
         self._enlarged: list[str] = []
+        # How the disk that is replaced is sealed, and the reason of its seal.
+        self._old_seal: dict[str, Any] = {}
+        self._reason = ""
 
     def key(self) -> tuple[str, Any]:
         return "vdev", self.title()
@@ -134,7 +138,9 @@ class XlDiskItem(Item):
         )
 
     def _source(self) -> Source:
-        source = check_source_mode(spec.parse(self.params["source"]), self.params["mode"])
+        source = spec.parse(self.params["source"])
+        if self.params["state"] == "present":
+            source = check_source_mode(source, self.params["mode"])
         _recipe.check(source)
         return source
 
@@ -241,6 +247,9 @@ class XlDiskItem(Item):
             )
             before["running"], after["running"] = live.plan(vbd, running.device)
             self.live = live
+            if live.old is not None and source is not None:
+                self._reason = reason_text.of_vbd(guest.domid, _vdev.parse(self.request.vdev).number)
+                sealing.as_before(self.params, live.old.device, self._old_seal, self._reason)
 
     def _difference(self, running: running_disk.RunningDisk, source: Source | None) -> BlockError | None:
         """
@@ -314,11 +323,13 @@ class XlDiskItem(Item):
     def _undo_live(self) -> None:
         live = known(self.live)
         live.undo()
-        if live.again and live.old is not None:
+        if live.again is not None and live.old is not None:
             if self._live_error is not None:
                 replacing.has_again(self._live_error, live.old)
             else:
                 self.warnings.append(f"{self.title()}: the guest has {live.old} again")
+            # With a target that says so, the hotplug script has sealed it already.
+            sealing.change(live.again, {}, self._old_seal, [], self._reason)
 
     def remains(self) -> list[str]:
         told = self._enlarged + ([] if self.running is None else self.running.remains())

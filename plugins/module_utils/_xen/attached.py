@@ -39,12 +39,20 @@ def settings_of(vbd: Vbd) -> dict[str, str]:
 
 
 def check_connected(vbd: Vbd, title: str, hint: str) -> None:
-    """Raise DeviceBusy if the vbd is being detached."""
+    """Raise DeviceBusy if the vbd is being detached, or if blkback has not opened its device."""
     if vbd.state in (vbd_nodes.CLOSING, vbd_nodes.CLOSED) or not vbd.online:
         raise DeviceBusy(
             f"the disk that the guest had as {vbd.dev} is being detached (state {vbd.state})",
             device=title,
             hint=hint,
+        )
+    # A connected backend has it open. Before that, the nodes only say what it is to open.
+    if vbd.state != vbd_nodes.CONNECTED and vbd_read.opened_number(vbd.key) is None:
+        said = f": {vbd.error}" if vbd.error else ""
+        raise DeviceBusy(
+            f"blkback has not opened the device of {vbd.dev} (state {vbd.state}){said}",
+            device=title,
+            hint="Wait until the toolstack that attaches it is done, and try again, or detach it first",
         )
 
 
@@ -89,17 +97,47 @@ def refuse_served_by_others(store: Nodes, key: vbd_nodes.Key, vdev: str, title: 
     )
 
 
+def refuse_nodes(store: Nodes, key: vbd_nodes.Key, vdev: str, title: str) -> None:
+    """
+    DeviceBusy if XenStore has nodes of a disk where one is to be attached. libxl looks at its own copy of
+    them, too. A backend's directory without that copy is in use as well.
+    """
+    there = [path for path in (key.libxl, key.backend) if store.exists(path)]
+    if there:
+        raise DeviceBusy(
+            f"the guest has a disk {vdev} already, or nodes of one are left: {', '.join(there)}",
+            device=title,
+            hint="If xl block-list does not show the disk, its toolstack has died: remove its nodes with "
+            "xenstore-rm",
+        )
+
+
 def open_device(vbd: Vbd) -> Device | None:
     """
-    Open the device that blkback has open for the vbd; None if there is none. The caller closes it.
+    Open the device that blkback has open for the vbd, or is to open; None if there is none. The caller closes
+    it.
 
-    While blkback has the device open, its number cannot be reused for another device.
+    Only while blkback has the device open, its number is not reused for another one. So that is looked at
+    again when it is open here, too. What blkback is yet to open must have the disk sequence number that was
+    written for it.
     """
-    number = vbd_read.opened_number(vbd.key) or vbd.number
+    opened = vbd_read.opened_number(vbd.key)
+    number = opened or vbd.number
+    if number is None or (opened is None and vbd.diskseq is None):
+        return None
     try:
-        return None if number is None else _device.open_number(*number)
+        device = _device.open_number(*number, diskseq=None if opened else vbd.diskseq)
     except (DeviceGone, WrongDevice):
         return None
+    try:
+        is_proved = opened is None or vbd_read.opened_number(vbd.key) == opened
+    except BaseException:
+        device.close()
+        raise
+    if not is_proved:
+        device.close()
+        return None
+    return device
 
 
 def other_disk(vbd: Vbd, device: Device | None) -> str:

@@ -36,8 +36,8 @@ from .._block.device import Device
 from .._block.seal import place
 from .._process.holder import hold, hold_for
 from .._xenstore.nodes import NodeError
+from . import attached, vbd_nodes, vbd_read
 from . import guest as _guest
-from . import vbd_nodes, vbd_read
 from . import vdev as _vdev
 from .stock_script import is_needed, run_remove
 from .vbd_nodes import CLOSED, CLOSING, CONNECTED, Disk, Key, Vbd
@@ -274,12 +274,7 @@ class _Attach(_Job):
     def write_in(self, tx: Transaction, guard: Callable[[Nodes, Request], None] | None) -> None:
         """Write the nodes. If the request must be refused, raise before anything is written for it."""
         _guest.prove(tx, self.request.guest)
-        # Like libxl, check libxl's own copy of the nodes. A backend directory without that copy is in use,
-        # too.
-        if tx.exists(self.key.libxl) or tx.exists(self.key.backend):
-            raise DeviceBusy(
-                f"the guest has a disk {self.request.vdev.name} already", device=str(self.request)
-            )
+        attached.refuse_nodes(tx, self.key, self.request.vdev.name, str(self.request))
         if gone.exists(self.key.sysfs, gone.SYSFS):
             old = f"the disk that the guest had as {self.request.vdev.name}"
             raise DeviceBusy(

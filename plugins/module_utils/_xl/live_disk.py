@@ -34,6 +34,7 @@ from .._xenstore.session import Session
 from . import disk_text, xl_command
 from .disk_change import DiskRequest
 from .disk_text import DiskText
+from .old_device import OldDevice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ Settings = dict[str, Any]
 class LiveDisk:
     """
     ``says``: the disk as the configuration has it or is to have it. ``source``: of its recipe, None to detach
-    the disk. ``old``: the disk that the guest has there now. ``again``: whether it was attached again.
+    the disk. ``old``: the disk that the guest has there now. ``again``: what it has been proved to have open
+    after that was attached again, for as long as the guest has it; None before.
     """
 
     def __init__(
@@ -67,7 +69,8 @@ class LiveDisk:
         self._seconds = seconds
         self._key = vbd_nodes.Key(guest.domid, _vdev.parse(request.vdev).number)
         self.old: OldDisk | None = None
-        self.again = False
+        self.again: Device | None = None
+        self._was: OldDevice | None = None
         # The new device as it was made and checked, None if it could not keep its name until then.
         self._device: Device | None = None
         self._is_taken = False
@@ -118,6 +121,8 @@ class LiveDisk:
         if self._source is not None:
             # The hotplug script needs the locks of what it makes the disk of.
             self._resources.locks.release(needed_locks.of_source(self._named(self._source)))
+            if self.old is not None and self.old.device is not None:
+                self._was = OldDevice(self._resources, self.old.device)
         if self.old is not None:
             self._take(self.old)
         if self._source is not None:
@@ -143,11 +148,10 @@ class LiveDisk:
                 self._put_back(self.old)
             except BlockError as failure:
                 raise replacing.not_again(self.old, failure) from failure
-            self.again = self.old.is_attached
 
     def remains(self) -> list[str]:
         """What remains changed after :meth:`undo`, as texts."""
-        if self.old is None or self.again:
+        if self.old is None or self.again is not None:
             return []
         return self.old.state_words(self._store)
 
@@ -188,8 +192,9 @@ class LiveDisk:
 
     def _take(self, old: OldDisk) -> None:
         if self._device is not None and self._device.fd < 0 and old.device is not None:
-            # It has the name that the new one is to have.
-            old.device.close()
+            if mapped.is_mapped(old.device):
+                # It has the name that the new one is to have.
+                old.device.close()
         self._ask(old.detachment)
         # From here on the guest has no disk, whatever xl says.
         self._is_taken = True
@@ -259,12 +264,7 @@ class LiveDisk:
 
     def _prove(self) -> None:
         """WrongDevice unless the guest has got the device that was checked, or one of its recipe."""
-        vbd = vbd_read.read_vbd(self._store, *self._key)
-        device = None if vbd is None else attached.open_device(vbd)
-        if vbd is None or device is None:
-            raise GuestError(
-                "xl says that it attached the disk, and blkback does not have it", device=self.title
-            )
+        vbd, device = self._opened()
         with device:
             source, checked = self._source, self._device
             if checked is not None and checked.fd >= 0:
@@ -275,8 +275,25 @@ class LiveDisk:
                 raise WrongDevice(attached.other_disk(vbd, device), device=self.title)
         self._new = vbd
 
+    def _opened(self) -> tuple[Vbd, Device]:
+        """The disk that xl has attached, and its device, held. Xen's own script does not wait for blkback."""
+        limit = Deadline(self._seconds)
+        for pause in pauses():
+            vbd = vbd_read.read_vbd(self._store, *self._key)
+            is_opened = vbd is not None and vbd_read.opened_number(vbd.key) is not None
+            if is_opened or vbd is None or vbd.error or replacing.is_leaving(vbd) or limit.expired:
+                break
+            limit.sleep(pause)
+        device = attached.open_device(vbd) if vbd is not None and is_opened else None
+        if vbd is None or device is None:
+            said = "" if vbd is None or not vbd.error else f": {vbd.error}"
+            raise GuestError(
+                f"xl says that it attached the disk, and blkback does not have it{said}", device=self.title
+            )
+        return vbd, device
+
     def _put_back(self, old: OldDisk) -> None:
-        if old.device is None:
+        if old.device is None or self._was is None:
             return
         vbd = old.vbd
         if vbd.diskseq is not None and vbd.script == vbd_nodes.STOCK_SCRIPT and old.device.fd >= 0:
@@ -286,13 +303,29 @@ class LiveDisk:
                 (outcome,) = blkback.attach(self._store, [old.request()], self._seconds, guard=guard)
             if outcome.error is not None:
                 raise outcome.error
+            self.again = old.device
             return
         script = (vbd.script or vbd_nodes.STOCK_SCRIPT).rpartition("/")[2]
         settings = attached.settings_of(vbd)
         says = DiskText(
             self._request.vdev, vbd.params or "", settings["mode"], settings["device_type"], script=script
         )
+        if says.target.startswith("/"):
+            self._was.refuse_other(says.target)
         self._attach(says)
+        try:
+            self.again = self._prove_old(self._was)
+        except BlockError as error:
+            self._take_back(error, says)
+            raise
+
+    def _prove_old(self, was: OldDevice) -> Device:
+        """The device that the guest has now, held by the resources. WrongDevice unless it is the old one."""
+        vbd, device = self._opened()
+        self._resources.enter_context(device)
+        if not was.is_same(device):
+            raise WrongDevice(attached.other_disk(vbd, device), device=self.title)
+        return device
 
 
 def _is_of(vbd: Vbd, says: DiskText) -> bool:

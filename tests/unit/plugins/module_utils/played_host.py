@@ -12,12 +12,19 @@ from __future__ import annotations
 import time
 
 from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes import Key
+from ansible_collections.racefree.block.plugins.module_utils._xenstore import nodes, session
 from ansible_collections.racefree.block.plugins.modules import xen_vbd
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils.runs import run
 
 UUID = "00000005-1111-2222-3333-444444444444"
 XVDB, XVDC = 51728, 51744
+
+
+def raw_write(store, path, value):
+    """Write bytes, as toolstacks and guests can."""
+    with session.Session(5, store._path) as raw:
+        raw._execute("to write", path, nodes.WRITE, path.encode() + b"\0" + value)
 
 
 class PlayedHost:

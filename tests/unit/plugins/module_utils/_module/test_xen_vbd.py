@@ -112,9 +112,19 @@ def test_xl_disk_does_not_take_a_disk_of_another_backend_for_none(host, served, 
         disk.look()
 
 
-def test_nodes_of_libxl_without_a_disk_hinder_nobody(host):
-    host._shared[Store].write("/libxl/5/device/vbd/51728/backend", "/local/domain/0/backend/vbd/5/51728")
+def test_nodes_of_libxl_without_a_disk_are_no_disk(host):
+    """None can be attached there, which check mode tells, too."""
+    store = host._shared[Store]
+    store.write("/libxl/5/device/vbd/51728/backend", "/local/domain/0/backend/vbd/5/51728")
     assert not vbd_item(host, state="detached").plan().changed
+    loopdevices.need_loop()
+    with loopdevices.directory() as place:
+        path = loopdevices.image(place, "disk")
+        with pytest.raises(DeviceBusy, match="nodes of one are left: /libxl/5/device/vbd/51728"):
+            vbd_item(host, source={"file": path}).plan()
+        request = XlRequest(None, "web", "xvdb", spec.parse({"file": path}))
+        with pytest.raises(DeviceBusy, match="nodes of one are left: /libxl/5/device/vbd/51728"):
+            XlRunningDisk(host, request, Guest(5, UUID, "web"), store).look()
 
 
 @pytest.mark.parametrize("size", ["8388608T", "8589934592G"])
@@ -154,8 +164,26 @@ def test_a_disk_that_the_backend_has_not_open_is_not_compared(host, options, wor
     assert vbd_item(host, state="detached").plan().changed
 
 
-@pytest.mark.parametrize("writable", [True, False])
-def test_a_disk_is_detached_by_its_source_with_whatever_mode(host, writable):
+def test_a_disk_that_blkback_has_not_opened_is_not_attached(host):
+    """Xen's hotplug script was killed, or is at work: its nodes only say what the disk is to be."""
+    loopdevices.need_loop()
+    with loopdevices.directory() as place:
+        path = loopdevices.image(place, "disk")
+        fd, number = loopdevices.bind_free(path)
+        try:
+            Backend(host, state="2", **{"physical-device": f"7:{number:x}"})
+            with pytest.raises(DeviceBusy, match="blkback has not opened the device of xvdb"):
+                vbd_item(host, source={"file": path}).plan()
+            with pytest.raises(WrongDevice, match="the backend has no device open for it"):
+                vbd_item(host, state="detached", source={"file": path}).plan()
+        finally:
+            os.close(fd)
+            host.close()
+
+
+@pytest.mark.parametrize("writable, mode", [(True, "w"), (True, "r"), (False, "r")])
+def test_a_disk_is_detached_by_its_source_with_whatever_mode(host, writable, mode):
+    """``writable``: whether the loop device is. ``mode``: that of the guest."""
     loopdevices.need_loop()
     with loopdevices.directory() as place:
         path, other = (loopdevices.image(place, name) for name in ("disk", "other"))
@@ -164,12 +192,14 @@ def test_a_disk_is_detached_by_its_source_with_whatever_mode(host, writable):
         try:
             Backend(
                 host,
-                mode="w" if writable else "r",
+                mode=mode,
                 **{"physical-device": f"7:{number:x}", "diskseq": f"{loopdevices.diskseq_of(fd):x}"},
             )
             for options in ({}, {"mode": "r"}, {"mode": "w"}):
                 item = vbd_item(host, state="detached", source={"file": path}, **options)
                 assert item.plan().changed
+            read_only = vbd_item(host, state="detached", source={"file": path, "read_only": True})
+            assert read_only.plan().changed
             with pytest.raises(WrongDevice, match="the guest has another disk there"):
                 vbd_item(host, state="detached", source={"file": other}).plan()
         finally:

@@ -201,6 +201,32 @@ def test_libvirt_is_not_asked_for_what_needs_no_answer(host, libvirt):
     assert result["changed"] and host.backend.has(XVDB) is None
 
 
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_libvirt_lists_a_disk_no_more_that_was_taken_by_force(host, libvirt, tmp_path, is_silent):
+    listed = libvirt.runs_web(tmp_path)
+    path = host.image("disk")
+    assert host.vbd(path, toolstack="libvirt")["changed"] and listed.exists()
+    host.backend.keeps[XVDB] = "silent" if is_silent else "busy"
+    assert host.vbd(path, toolstack="libvirt", state="detached", force=True)["changed"]
+    assert not listed.exists() and host.backend.has(XVDB) is None
+    host.backend.keeps.clear()
+    # It can be attached again.
+    assert host.vbd(path, toolstack="libvirt")["changed"] and host.backend.has(XVDB) == path
+
+
+def test_force_tells_that_libvirt_still_lists_the_disk(host, libvirt, tmp_path):
+    listed = libvirt.runs_web(tmp_path, range(1, 99))
+    path = host.image("disk")
+    assert host.vbd(path, toolstack="libvirt")["changed"]
+    result = host.vbd(path, toolstack="libvirt", state="detached", force=True)
+    assert result["failed"] and result["changed"] and listed.exists()
+    assert "libvirt may still list it: " in result["msg"] and "failed to detach disk" in result["msg"]
+    assert "virsh detach-disk" in result["error"]["hint"] and "the disk is detached" in str(
+        result["warnings"]
+    )
+    assert host.backend.has(XVDB) is None
+
+
 @pytest.mark.parametrize("check", [True, False])
 def test_nothing_is_begun_if_libvirt_does_not_answer(host, libvirt, check):
     libvirt.down.touch()

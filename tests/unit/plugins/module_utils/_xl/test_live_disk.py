@@ -51,6 +51,9 @@ class Scene:
         monkeypatch.setattr(vbd_read, "read_vbd", lambda *words: self.has)
         monkeypatch.setattr(live_disk._guest, "lives", lambda *words: True)
         monkeypatch.setattr(LiveDisk, "_prove", lambda disk: self.steps.append("prove"))
+        # test_xl_disk.py proves it with real loop devices.
+        monkeypatch.setattr(live_disk, "OldDevice", lambda *words: types.SimpleNamespace())
+        monkeypatch.setattr(LiveDisk, "_prove_old", lambda disk, was: disk.old.device)
 
     def attach(self, domid, text, device, seconds):
         self.steps.append(text.partition("access=")[2])
