@@ -345,11 +345,11 @@ class CdDrive:
             request.uri,
             request.limit(),
             request.title,
-            lambda conn: conn.lookupByUUIDString(self.definition.uuid).updateDeviceFlags(
-                xml, libvirt.VIR_DOMAIN_AFFECT_LIVE
-            ),
+            lambda conn: connection.look_up_run(
+                conn, self.definition.uuid, self.definition.run, request.title
+            ).updateDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
         )
 
     def _put_recipe(self, recipe: str | None) -> None:
         request, self._is_put = self.request, True
-        live_recipe.put(request.uri, self.definition.uuid, request.target, recipe, request.limit())
+        live_recipe.put(request.uri, self.definition, request.target, recipe, request.limit())

@@ -234,7 +234,7 @@ class Running:
 
     def _write_recipe(self, recipe: str | None) -> None:
         request = self.request
-        live_recipe.put(request.uri, self.definition.uuid, request.target, recipe, request.limit())
+        live_recipe.put(request.uri, self.definition, request.target, recipe, request.limit())
 
     def _spec(self) -> disk_device.DiskSpec:
         return self.request.spec(self.definition)

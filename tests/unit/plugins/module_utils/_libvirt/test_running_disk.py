@@ -60,7 +60,7 @@ class Scene:
         item.had_recipe, item.recipe, self.recipe = had, wanted, had
         return item
 
-    def put(self, uri, uuid, target, recipe, limit):
+    def put(self, uri, running, target, recipe, limit):
         self.steps.append(("recipe", recipe))
         self.recipe = recipe
 

@@ -98,6 +98,9 @@ class Domain:
     def isActive(self):
         return 1
 
+    def ID(self):
+        return 5
+
     def XMLDesc(self, flags):
         return "<target dev='xvdb' bus='xen'/>" if self.listed.exists() else ""
 
