@@ -682,10 +682,7 @@ class VbdItem(Item):
         if device is not None:
             self._guard(device)
             source = self.source
-            if isinstance(source, spec.FileSource):
-                # The mode does not matter for a disk that is removed.
-                source = source._replace(read_only=not self.vbd.writable)
-            if source is not None and not lookup.is_device(source, device, self.resources):
+            if source is not None and not lookup.is_device_in_any_mode(source, device, self.resources):
                 raise WrongDevice(
                     f"the guest has another disk there: {device.path} (diskseq {device.id.diskseq})",
                     device=self.title(),

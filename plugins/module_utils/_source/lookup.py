@@ -65,6 +65,16 @@ def is_device(source: Source, device: _device.Device, resources: Resources) -> b
         return found.id == device.id
 
 
+def is_device_in_any_mode(source: Source, device: _device.Device, resources: Resources) -> bool:
+    """
+    As :func:`is_device`, for a disk that is removed: whether a file's loop device is read-only does not
+    matter then. The mode of a new disk decides that, and need not be given again to remove it.
+    """
+    if isinstance(source, spec.FileSource) and loop.is_loop(device):
+        source = source._replace(read_only=loop.info(device).read_only)
+    return is_device(source, device, resources)
+
+
 def find_table(source: spec.TableSource, resources: Resources) -> _device.Device | None:
     """
     The mapped device of a TableSource, held; None if it does not exist yet. DeviceBusy if another device has

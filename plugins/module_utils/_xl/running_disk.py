@@ -18,7 +18,6 @@ from .._block.device import Device
 from .._dm import udev
 from .._source import growth, lookup
 from .._source.resources import Resources
-from .._source.spec import FileSource
 from .._xen import attached, grown, vbd_nodes, vbd_read
 from .._xen import guest as _guest
 from .._xen import vdev as _vdev
@@ -103,12 +102,10 @@ class RunningDisk:
         wanted = {"mode": access, "device_type": request.device_type}
         way, wait = _WAY, f"Wait, and try again. {_WAY}"
         if not request.present:
-            # Another mode does not matter for a disk that is removed.
+            # The mode does not matter for a disk that is removed.
             wanted = attached.settings_of(vbd)
             way = "It is not the source that was given; leave source out to remove whatever is there"
             wait = "Wait until the guest has released it, and run the task again"
-            if isinstance(source, FileSource):
-                source = source._replace(read_only=not vbd.writable)
         error = attached.difference(vbd, self.title, wanted, way, wait)
         if error is None and (self.device is None or not self._is_source(vbd, source, self.device, seconds)):
             wrong = attached.other_disk(vbd, self.device) + self._why_other
@@ -143,6 +140,8 @@ class RunningDisk:
 
     def _is_source(self, vbd: Vbd, source: Source, device: Device, seconds: float) -> bool:
         """Whether the device is that of the source, or would be if it grew, which is planned."""
+        if not self._request.present:
+            return lookup.is_device_in_any_mode(source, device, self._resources)
         place = grown.Place(vbd.key, self._guest, self._request.vdev)
         guard = (
             growth.allow

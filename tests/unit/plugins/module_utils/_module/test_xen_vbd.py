@@ -154,8 +154,9 @@ def test_a_disk_that_the_backend_has_not_open_is_not_compared(host, options, wor
     assert vbd_item(host, state="detached").plan().changed
 
 
-@pytest.mark.parametrize("writable", [True, False])
-def test_a_disk_is_detached_by_its_source_with_whatever_mode(host, writable):
+@pytest.mark.parametrize("writable, mode", [(True, "w"), (True, "r"), (False, "r")])
+def test_a_disk_is_detached_by_its_source_with_whatever_mode(host, writable, mode):
+    """``writable``: whether the loop device is. ``mode``: that of the guest."""
     loopdevices.need_loop()
     with loopdevices.directory() as place:
         path, other = (loopdevices.image(place, name) for name in ("disk", "other"))
@@ -164,7 +165,7 @@ def test_a_disk_is_detached_by_its_source_with_whatever_mode(host, writable):
         try:
             Backend(
                 host,
-                mode="w" if writable else "r",
+                mode=mode,
                 **{"physical-device": f"7:{number:x}", "diskseq": f"{loopdevices.diskseq_of(fd):x}"},
             )
             for options in ({}, {"mode": "r"}, {"mode": "w"}):
