@@ -23,7 +23,7 @@ from xml.sax.saxutils import quoteattr
 
 from .._base import gone, late
 from .._base.deadline import Deadline, pauses
-from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
+from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, NotSupported, WrongDevice
 from .._block.seal import place
 from .._process.holder import hold, hold_for
 from .._xen import blkback, vbd_nodes, vbd_read
@@ -50,6 +50,7 @@ Guard = Callable[["Store", Request], None]
 _LATE = 600
 # Seconds for undoing what libvirt did, on top of the caller's own limit.
 _TAKING_BACK = 20
+_CD_WAY = "Use xen_vbd with toolstack=xenstore. libvirt's list of the guest's disks stays as it is then"
 # LIBXL_STATE_DIR, src/libxl/libxl_conf.h
 _STATE = "/run/libvirt/libxl"
 
@@ -127,6 +128,18 @@ def detach(
     return [_detach(store, detachment, limit, uri, withdraw) for detachment in detachments]
 
 
+def refuse_cd(is_cd: bool, title: str, way: str) -> None:
+    """
+    NotSupported for a CD. libvirt's Xen driver neither adds one to a running guest nor removes it
+    (libxlDomainChangeEjectableMedia and libxlDomainDetachDeviceDiskLive, src/libxl/libxl_driver.c). It would
+    say so only when the guest has released it. ``way``: what to do instead.
+    """
+    if is_cd:
+        raise NotSupported(
+            "libvirt's Xen driver cannot attach or detach a CD of a running guest", device=title, hint=way
+        )
+
+
 def disk_xml(dev: str, path: str, writable: bool, cdrom: bool = False, shareable: bool = False) -> str:
     """libvirt's XML of the disk. ``driver name='phy'`` means blkback."""
     return (
@@ -141,6 +154,7 @@ def _attach(
     store: Store, request: Request, limit: Deadline, guard: Guard | None, uri: str, shareable: bool
 ) -> Outcome:
     try:
+        refuse_cd(request.device_type == "cdrom", str(request), _CD_WAY)
         blkback.check(request)
         request.device.prove()
         if request.params is None:
@@ -330,6 +344,7 @@ def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str, wit
             now = vbd_read.read_vbd(store, *vbd.key)
             if now is None:
                 return Outcome(detachment, None, None, False)
+            refuse_cd(vbd.cdrom, str(detachment), _CD_WAY)
             if (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
                 raise WrongDevice(
                     "the guest's disk is another device now; it is left unchanged", device=str(detachment)

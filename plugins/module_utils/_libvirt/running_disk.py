@@ -55,10 +55,15 @@ class RunningDisk(Running):
         live = domain_xml.parsed(self.definition.live)
         self.listed = live.disk(self.request.target)
         self.had_recipe = live.recipe(self.request.target)
-        before = self._before()
-        if not self.request.present:
-            return before, self._plan_absent(before)
-        return before, self._plan_present(before, below, recipe)
+        before, has = self._before(), self.vbd
+        if self.request.present:
+            after = self._plan_present(before, below, recipe)
+        else:
+            after = self._plan_absent(before)
+        if self.changes_disk:
+            gets = self.request.present and self.request.device_type == "cdrom"
+            attach.refuse_cd(gets or (has is not None and has.cdrom), self.request.title, "Set live=false")
+        return before, after
 
     def grow(self) -> None:
         """
@@ -80,6 +85,17 @@ class RunningDisk(Running):
 
     def _is_there(self) -> bool:
         return self._read() is not None
+
+    def _disk_remains(self) -> list[str]:
+        now, target = self._read(), self.request.target
+        if self.request.present:
+            return [] if now is None else [f"the guest has a disk {target} (state {now.state})"]
+        if now is None:
+            return ["the disk of the running guest is detached"]
+        if not replacing.is_leaving(now):
+            return []
+        has = "has released" if now.state == vbd_nodes.CLOSED else "was asked to release, and still has,"
+        return [f"the guest {has} {target} (state {now.state})"]
 
     def _read(self) -> Vbd | None:
         if self.guest is None:
@@ -159,10 +175,14 @@ class RunningDisk(Running):
         if not request.present:
             wanted = attached.settings_of(vbd)
         way = "Remove it first with state=absent, or set replace=true, or live=false"
-        error = attached.difference(
-            vbd, request.title, wanted, way, "Wait, and try again, or set replace=true"
-        )
+        wait = "Wait until the guest has released it, and run the task again"
+        if request.present:
+            wait = "Wait, and try again, or set replace=true"
+        error = attached.difference(vbd, request.title, wanted, way, wait)
         self.device = self._opened(vbd)
+        listed = self.listed
+        if error is None and request.present and listed is not None and listed.source == self._spec().path:
+            error = self._other_settings({"shared": (listed.shareable, request.shared)})
         if error is None and (self.device is None or not self._is_source(self.device)):
             error = self._other_disk(attached.other_disk(vbd, self.device))
         return error
