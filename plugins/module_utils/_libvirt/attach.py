@@ -50,7 +50,8 @@ Guard = Callable[["Store", Request], None]
 _LATE = 600
 # Seconds for undoing what libvirt did, on top of the caller's own limit.
 _TAKING_BACK = 20
-_CD_WAY = "Use xen_vbd with toolstack=xenstore. libvirt's list of the guest's disks stays as it is then"
+# What to do with a CD instead, see refuse_cd.
+CD_WAY = "Use xen_vbd with toolstack=xenstore. libvirt's list of the guest's disks stays as it is then"
 # LIBXL_STATE_DIR, src/libxl/libxl_conf.h
 _STATE = "/run/libvirt/libxl"
 
@@ -154,7 +155,7 @@ def _attach(
     store: Store, request: Request, limit: Deadline, guard: Guard | None, uri: str, shareable: bool
 ) -> Outcome:
     try:
-        refuse_cd(request.device_type == "cdrom", str(request), _CD_WAY)
+        refuse_cd(request.device_type == "cdrom", str(request), CD_WAY)
         blkback.check(request)
         request.device.prove()
         if request.params is None:
@@ -344,7 +345,7 @@ def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str, wit
             now = vbd_read.read_vbd(store, *vbd.key)
             if now is None:
                 return Outcome(detachment, None, None, False)
-            refuse_cd(vbd.cdrom, str(detachment), _CD_WAY)
+            refuse_cd(vbd.cdrom, str(detachment), CD_WAY)
             if (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
                 raise WrongDevice(
                     "the guest's disk is another device now; it is left unchanged", device=str(detachment)

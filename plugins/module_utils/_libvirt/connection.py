@@ -130,6 +130,11 @@ def is_xen(uri: str) -> bool:
     return driver_of(uri)[0] == "xen"
 
 
+def is_xen_here(uri: str) -> bool:
+    """Whether the URI leads to this host's guests of Xen. That of another host has other devices and guests."""
+    return driver_of(uri)[:2] == ("xen", "")
+
+
 def is_qemu_here(uri: str) -> bool:
     """Whether the URI leads to this host's QEMU guests, whose processes can be looked at."""
     return driver_of(uri) == ("qemu", "", "/system")
