@@ -243,17 +243,20 @@ device:
       sample: false
 replaced:
   description: >-
-    The disk that was replaced. V(null) if none was, or in check mode.
+    The disk, or the medium of a CD drive of QEMU, that was replaced. V(null) if none was, or in check mode.
   returned: success
   type: dict
   contains:
     path:
-      description: Path of its device. V(null) if the guest was releasing it already.
+      description: >-
+        Path of its device. V(null) if the guest was releasing it already. For a medium, the path in the
+        definition, where the new one is now.
       returned: success
       type: str
       sample: /dev/loop3
     diskseq:
-      description: Disk sequence number of its device. V(null) if the guest was releasing it already.
+      description: >-
+        Disk sequence number of its device. V(null) if the guest was releasing it already, and for a file.
       returned: success
       type: int
       sample: 41

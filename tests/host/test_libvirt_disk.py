@@ -17,6 +17,7 @@ import signal
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.deadline import Deadline
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
+    connection,
     domain_xml,
     live_recipe,
     write_disks,
@@ -182,7 +183,8 @@ def test_a_running_guest(tmp_path, image):
             "format": "raw",
         }
         # As if a version that stored no recipe had attached it.
-        live_recipe.put("xen:///system", virsh("domuuid", name).strip(), "xvdb", None, Deadline(60))
+        running = connection.read("xen:///system", name, Deadline(60))
+        live_recipe.put("xen:///system", running, "xvdb", None, Deadline(60))
         assert predict_and_run("libvirt_disk", **arguments)["changed"]
         assert "xvdb" in domain_xml.Domain(virsh("dumpxml", name)).recipes()
         refused("libvirt_disk", "another disk", **{**arguments, "source": {"file": image("other.raw")}})

@@ -93,7 +93,15 @@ def test_the_life_of_a_drive(guest, cd):
         "replace=true",
         **options(guest, path=other, live=True),
     )
-    change(guest, path=other, live=True, replace=True)
+    old = done["device"]["diskseq"]
+    there = run_module("libvirt_disk", **options(guest, path=one, live=True))
+    assert not there["changed"] and there["device"] == done["device"] and there["replaced"] is None
+    planned = run_module("libvirt_disk", check=True, **options(guest, path=other, live=True, replace=True))
+    assert planned["device"] is None and planned["replaced"] is None
+    done = change(guest, path=other, live=True, replace=True)
+    assert done["device"]["diskseq"] != old == done["replaced"]["diskseq"]
+    assert (done["replaced"]["mode"], done["replaced"]["device_type"]) == ("r", "cdrom")
+    assert done["replaced"]["params"] == done["disk"]["path"]
     assert medium(guest) == "other" and len(ours()) == 1 and other in recipes(guest)["hdc"]
     done = change(guest, state="empty", live=True)
     assert medium(guest) is None and not ours() and recipes(guest) == recipes(guest, "--inactive") == {}

@@ -347,19 +347,20 @@ def test_recipes_of_the_running_definition(domain):
             "urn:other",
             libvirt.VIR_DOMAIN_AFFECT_LIVE,
         )
+        running = _connection.read(TEST, domain.UUIDString(), Deadline(60))
         recipes = {"xvdb": json.dumps({"file": "/srv/it's \"<b>&amp;]]>\u00fc"}), "xvdc": '{"file": "/c"}'}
         for target, recipe in recipes.items():
-            live_recipe.put(TEST, domain.UUIDString(), target, recipe, Deadline(60))
+            live_recipe.put(TEST, running, target, recipe, Deadline(60))
         text = domain.XMLDesc(0)
         assert (
             domain_xml.Domain(text).recipes() == recipes
             and "urn:other" in text
             and inactive(domain) == before
         )
-        live_recipe.put(TEST, domain.UUIDString(), "xvdc", recipes["xvdc"], Deadline(60))
+        live_recipe.put(TEST, running, "xvdc", recipes["xvdc"], Deadline(60))
         assert domain.XMLDesc(0) == text
         for target in recipes:
-            live_recipe.put(TEST, domain.UUIDString(), target, None, Deadline(60))
+            live_recipe.put(TEST, running, target, None, Deadline(60))
         assert "racefree" not in domain.XMLDesc(0) and "urn:other" in domain.XMLDesc(0)
         with pytest.raises(DefinitionError, match="two recipes"):
             twice = domain_xml.recipe_list(recipes).replace("xvdb", "xvdc")
@@ -370,7 +371,7 @@ def test_recipes_of_the_running_definition(domain):
                 domain_xml.NAMESPACE,
                 libvirt.VIR_DOMAIN_AFFECT_LIVE,
             )
-            live_recipe.put(TEST, domain.UUIDString(), "xvdd", recipes["xvdc"], Deadline(60))
+            live_recipe.put(TEST, running, "xvdd", recipes["xvdc"], Deadline(60))
     finally:
         domain.destroy()
 

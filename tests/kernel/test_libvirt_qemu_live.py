@@ -16,6 +16,8 @@ import pytest
 import qemuhost
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import GuestError
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import (
+    connection,
+    disk_device,
     domain_xml,
     running_qemu,
     write_disks,
@@ -122,6 +124,58 @@ def test_a_detached_disk_leaves_no_label_and_another_one_can_be_attached(tmp_pat
             nodes = [f"{place}/{each}" for each in os.listdir(place) if each.startswith("dm-")]
             assert [os.listxattr(node) for node in nodes if os.listxattr(node)] == []
         assert numbers[0] == numbers[1]
+
+
+def test_a_disk_with_another_mode_bus_or_use(tmp_path, image):
+    """It is not changed on the way. A disk that is removed may have any."""
+    with running(tmp_path, image) as (domain, name):
+        arguments = {"domain": domain, "vdev": "vdb", "source": {"file": image("a")}, "uri": URI, "live": True}
+        arguments["config"] = False
+        run_module("libvirt_disk", mode="r", shared=True, **arguments)
+        for options, words in (
+            ({"mode": "r"}, "with shared=true, not false"),
+            ({"mode": "r", "shared": True, "bus": "scsi"}, "with bus=virtio, not scsi"),
+        ):
+            refused("libvirt_disk", words, "set replace=true", **arguments, **options)
+        assert not run_module("libvirt_disk", mode="r", shared=True, bus="virtio", **arguments)["changed"]
+        assert predict_and_run("libvirt_disk", **arguments, state="absent")["changed"]
+        assert live(domain).disk("vdb") is None
+
+
+def test_a_guest_that_is_started_again_meanwhile(tmp_path, image, monkeypatch):
+    """A domain has the same UUID in its next run, which must not get the disk, or lose one of its own."""
+    with running(tmp_path, image) as (domain, name), contextlib.closing(libvirt.open(URI)) as link:
+        arguments = {"domain": domain, "vdev": "vdb", "source": {"file": image("a")}, "uri": URI, "live": True}
+        handle = link.lookupByUUIDString(domain)
+        before, settle, look_up_run = handle.ID(), disk_device.settle, connection.look_up_run
+
+        def restart(*words):
+            virsh("destroy", domain)
+            virsh("start", domain, *words)
+
+        # Right before libvirt is asked. The paused guest would not release a disk.
+        with monkeypatch.context() as patch:
+            patch.setattr(disk_device, "settle", lambda *words: [settle(*words), restart("--paused")])
+            with pytest.raises(Failed, match="was started again meanwhile"):
+                run_module("libvirt_disk", **arguments)
+        assert live(domain).disk("vdb") is None and not live(domain).recipes() and not ours()
+        assert before == handle.ID() != link.lookupByUUIDString(domain).ID(), "a handle keeps its id"
+        virsh("resume", domain)
+
+        def late(linked, uuid, run, device):
+            found = look_up_run(linked, uuid, run, device)
+            if device == f"vdb of {domain}":
+                patch.setattr(connection, "look_up_run", look_up_run)
+                restart()
+                assert wait_for(lambda: b" written" in (tmp_path / "serial").read_bytes())
+            return found
+
+        # After the last look.
+        with monkeypatch.context() as patch:
+            patch.setattr(connection, "look_up_run", late)
+            with pytest.raises(Failed, match="QEMU has ended"):
+                run_module("libvirt_disk", config=False, **arguments)
+        assert live(domain).disk("vdb") is None and wait_for(lambda: not ours())
 
 
 def test_what_a_guest_has_from_a_plain_definition_is_refused(tmp_path, image):

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Callable, TypeVar
 from xml.sax.saxutils import quoteattr
 
 from .._base import gone, late
-from .._base.deadline import Deadline
-from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, WrongDevice
+from .._base.deadline import Deadline, pauses
+from .._base.errors import BlockError, DeadlineExceeded, DeviceBusy, GuestError, NotSupported, WrongDevice
 from .._block.seal import place
 from .._process.holder import hold, hold_for
 from .._xen import blkback, vbd_nodes, vbd_read
@@ -50,6 +50,8 @@ Guard = Callable[["Store", Request], None]
 _LATE = 600
 # Seconds for undoing what libvirt did, on top of the caller's own limit.
 _TAKING_BACK = 20
+# What to do with a CD instead, see refuse_cd.
+CD_WAY = "Use xen_vbd with toolstack=xenstore. libvirt's list of the guest's disks stays as it is then"
 # LIBXL_STATE_DIR, src/libxl/libxl_conf.h
 _STATE = "/run/libvirt/libxl"
 
@@ -92,16 +94,19 @@ def attach(
     timeout: float = 30.0,
     guard: Guard | None = None,
     uri: str = URI,
+    shareable: bool = False,
 ) -> list[Outcome]:
     """
     Like ``_xen.blkback.attach``, but through libvirt, one after the other. Returns a list of Outcomes.
 
     ``guard`` cannot be part of a transaction here, so it is called before and after. If it refuses
-    afterwards, the disk is detached again. Raises NotSupported without libvirt-python.
+    afterwards, the disk is detached again. ``shareable``: whether the running definition says that other
+    guests may use the disks too. A saved guest is restored from it. Raises NotSupported without
+    libvirt-python.
     """
     _connection.require()
     limit = Deadline(timeout)
-    return [_attach(store, request, limit, guard, uri) for request in requests]
+    return [_attach(store, request, limit, guard, uri, shareable) for request in requests]
 
 
 def detach(
@@ -124,17 +129,33 @@ def detach(
     return [_detach(store, detachment, limit, uri, withdraw) for detachment in detachments]
 
 
-def disk_xml(dev: str, path: str, writable: bool, cdrom: bool = False) -> str:
+def refuse_cd(is_cd: bool, title: str, way: str) -> None:
+    """
+    NotSupported for a CD. libvirt's Xen driver neither adds one to a running guest nor removes it
+    (libxlDomainChangeEjectableMedia and libxlDomainDetachDeviceDiskLive, src/libxl/libxl_driver.c). It would
+    say so only when the guest has released it. ``way``: what to do instead.
+    """
+    if is_cd:
+        raise NotSupported(
+            "libvirt's Xen driver cannot attach or detach a CD of a running guest", device=title, hint=way
+        )
+
+
+def disk_xml(dev: str, path: str, writable: bool, cdrom: bool = False, shareable: bool = False) -> str:
     """libvirt's XML of the disk. ``driver name='phy'`` means blkback."""
     return (
         f"<disk type='block' device='{'cdrom' if cdrom else 'disk'}'><driver name='phy' type='raw'/>"
         f"<source dev={quoteattr(path)}/>"
-        f"<target dev={quoteattr(dev)} bus='xen'/>{'' if writable else '<readonly/>'}</disk>"
+        f"<target dev={quoteattr(dev)} bus='xen'/>{'' if writable else '<readonly/>'}"
+        f"{'<shareable/>' if shareable else ''}</disk>"
     )
 
 
-def _attach(store: Store, request: Request, limit: Deadline, guard: Guard | None, uri: str) -> Outcome:
+def _attach(
+    store: Store, request: Request, limit: Deadline, guard: Guard | None, uri: str, shareable: bool
+) -> Outcome:
     try:
+        refuse_cd(request.device_type == "cdrom", str(request), CD_WAY)
         blkback.check(request)
         request.device.prove()
         if request.params is None:
@@ -146,17 +167,20 @@ def _attach(store: Store, request: Request, limit: Deadline, guard: Guard | None
         # If this process is killed while libvirt attaches, the number must not be freed before blkback has
         # opened it.
         with hold([request.device], limit.left() + _TAKING_BACK):
-            return _attach_held(store, request, limit, guard, uri)
+            return _attach_held(store, request, limit, guard, uri, shareable)
     except BlockError as error:
         return Outcome(request, None, error, False)
 
 
-def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard | None, uri: str) -> Outcome:
+def _attach_held(
+    store: Store, request: Request, limit: Deadline, guard: Guard | None, uri: str, shareable: bool
+) -> Outcome:
     xml = disk_xml(
         request.vdev.name,
         request.params or request.device.path,
         request.mode == "w",
         request.device_type == "cdrom",
+        shareable,
     )
     called = is_done = False
     try:
@@ -166,11 +190,11 @@ def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard |
             if guard is not None:
                 guard(store, request)
             called = True
-            _with_domain(
+            _with_run(
                 request.guest,
                 uri,
                 limit,
-                lambda domain: domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
+                lambda connection, domain: _attach_to_run(connection, domain, request, xml),
             )
             is_done = True
             vbd = _proven(store, request)
@@ -179,7 +203,7 @@ def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard |
         return Outcome(request, vbd, None)
     except BlockError as error:
         if called and not isinstance(error, NotAsked):
-            if isinstance(error, DeadlineExceeded):
+            if isinstance(error, DeadlineExceeded) and not is_done:
                 # The daemon may still attach the disk by its path, so the path must not lead to another
                 # device by then.
                 hold_for([request.device], _LATE)
@@ -190,14 +214,38 @@ def _attach_held(store: Store, request: Request, limit: Deadline, guard: Guard |
         return Outcome(request, None, error, False)
 
 
+def _attach_to_run(connection: Connection, domain: DomainHandle, request: Request, xml: str) -> None:
+    """
+    Attach the disk to this run of the guest. GuestError if it was started again right before the call:
+    libvirt finds a domain by its UUID, and attaches the disk to the next run, from which it is then removed.
+    """
+    domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    # Ask again: a handle keeps the id that it was made with.
+    now = connection.lookupByUUIDString(request.guest.uuid)
+    if now.ID() == request.guest.domid:
+        return
+    target = request.vdev.name
+    # A disk that is in the inactive definition too is the next run's own.
+    if now.isActive() and _is_listed(now, target):
+        if _is_listed(now, target, libvirt.VIR_DOMAIN_XML_INACTIVE):
+            raise _connection.started_again(request, f"It has the disk {target} of its definition")
+        now.detachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    raise _connection.started_again(request, f"It has no new disk {target}")
+
+
 def _proven(store: Store, request: Request) -> Vbd:
     """The attached disk, after verifying that it is the held device."""
     device = request.device
-    vbd = vbd_read.read_vbd(store, *request.key)
-    opened = vbd_read.opened_number(request.key)
-    if vbd is None or opened is None:
+    vbd, opened = _wait_opened(store, request)
+    if vbd is None:
         raise GuestError(
             "libvirt says that it attached the disk, but blkback does not have it", device=str(request)
+        )
+    if opened is None:
+        said = f": {vbd.error}" if vbd.error else ""
+        raise GuestError(
+            f"libvirt says that it attached the disk, but blkback has not opened it (state {vbd.state}){said}",
+            device=str(request),
         )
     if not vbd.number == opened == (device.id.major, device.id.minor):
         raise WrongDevice(
@@ -208,6 +256,22 @@ def _proven(store: Store, request: Request) -> Vbd:
     if not store.transaction(lambda tx: _note_diskseq_in(tx, request)):
         raise GuestError("the guest has ended, or the disk was detached meanwhile", device=str(request))
     return vbd._replace(diskseq=device.id.diskseq)
+
+
+def _wait_opened(store: Store, request: Request) -> tuple[Vbd | None, tuple[int, int] | None]:
+    """
+    The disk, and the number of the device that blkback has opened for it, or None if it does not open any.
+    Xen's hotplug script, and thus libvirt, do not wait for that: blkback opens it a few ms later.
+    """
+    for pause in pauses(0.001):
+        opened = vbd_read.opened_number(request.key)
+        vbd = vbd_read.read_vbd(store, *request.key)
+        is_given_up = vbd is None or vbd.error or vbd.state in (vbd_nodes.CLOSING, vbd_nodes.CLOSED)
+        # There must be time left for the next look.
+        if opened is not None or is_given_up or store.limit.left() < 2 * pause:
+            break
+        store.limit.sleep(pause)
+    return vbd, opened
 
 
 def _note_diskseq_in(tx: Transaction, request: Request) -> bool:
@@ -281,6 +345,7 @@ def _detach(store: Store, detachment: Detachment, limit: Deadline, uri: str, wit
             now = vbd_read.read_vbd(store, *vbd.key)
             if now is None:
                 return Outcome(detachment, None, None, False)
+            refuse_cd(vbd.cdrom, str(detachment), CD_WAY)
             if (now.number, now.diskseq) != (vbd.number, vbd.diskseq):
                 raise WrongDevice(
                     "the guest's disk is another device now; it is left unchanged", device=str(detachment)
@@ -374,15 +439,17 @@ def attach_again(
     guard: Callable[[Nodes, Request], None] | None,
     uri: str,
     is_listed: bool,
+    shareable: bool = False,
 ) -> Outcome:
     """
     Attach a disk again that was taken away to be replaced. ``is_listed``: what :func:`remove_released` has
     returned, if it was called. Then libvirt still lists this disk as it was, and would not attach it twice.
+    ``shareable``: as for :func:`attach`.
     """
     if is_listed:
         (outcome,) = blkback.attach(store, [request], limit.left(), guard=guard)
     else:
-        (outcome,) = attach(store, [request], limit.left(), guard, uri)
+        (outcome,) = attach(store, [request], limit.left(), guard, uri, shareable)
     return outcome
 
 
@@ -394,13 +461,28 @@ def _forget(vbd: Vbd, guest: _guest.Guest, limit: Deadline, uri: str) -> None:
     )
 
 
-def _is_listed(domain: DomainHandle, target: str) -> bool:
+def _is_listed(domain: DomainHandle, target: str, flags: int = 0) -> bool:
     # libvirt wrote the text itself, and no other text of it has this form; _libvirt.domain_xml is large.
-    return f"<target dev='{target}'" in domain.XMLDesc(0)
+    return f"<target dev='{target}'" in domain.XMLDesc(flags)
 
 
 def _with_domain(guest: _guest.Guest, uri: str, limit: Deadline, function: Callable[[DomainHandle], T]) -> T:
-    """Return ``function(domain)``, called on a separate connection within the limit."""
+    """As :func:`_with_run`; ``function(domain)``."""
+    return _with_run(guest, uri, limit, lambda connection, domain: function(domain))
+
+
+def _with_run(
+    guest: _guest.Guest, uri: str, limit: Deadline, function: Callable[[Connection, DomainHandle], T]
+) -> T:
+    """
+    Return ``function(connection, domain)``, called on a separate connection within the limit. GuestError if
+    this run of the guest has ended.
+    """
     return _connection.with_connection(
-        uri, limit, guest, lambda connection: function(connection.lookupByUUIDString(guest.uuid))
+        uri,
+        limit,
+        guest,
+        lambda connection: function(
+            connection, _connection.look_up_run(connection, guest.uuid, guest.domid, guest)
+        ),
     )

@@ -168,6 +168,18 @@ class CdDrive:
         elif self._is_put:
             self._put_recipe(self.had_recipe)
 
+    def replaced(self) -> dict[str, Any] | None:
+        """The old medium as plain data for a module's return values; None if this run has not replaced one."""
+        if not self._inserts or self._old.source is None:
+            return None
+        return {
+            "path": self._old.source,
+            "diskseq": self._old.diskseq,
+            "params": self._old.source,
+            "mode": "r",
+            "device_type": "cdrom",
+        }
+
     def remains(self) -> list[str]:
         """What remains changed after :meth:`undo`, as texts."""
         return ["the drive does not have its old medium"] if self._is_asked else []
@@ -198,12 +210,15 @@ class CdDrive:
         source = self.request.source
         if listed.source != self._path or source is None:
             return False
-        self.device = disk_device.find(self.resources, self._spec())
-        return (
-            self.device is not None
-            and self._old.is_device(self.device)
-            and disk_device.is_made_of(self.resources, self.device, source)
-        )
+        device = disk_device.find(self.resources, self._spec())
+        if device is None:
+            return False
+        if self._old.is_device(device) and disk_device.is_made_of(self.resources, device, source):
+            self.device = device
+            return True
+        # It goes with its last user when it is ejected.
+        device.close()
+        return False
 
     def _spec(self) -> disk_device.DiskSpec:
         return self.request.spec(self.definition)
@@ -222,12 +237,11 @@ class CdDrive:
         """Hold what is below the old medium's device instead of the device, which goes when it is ejected."""
         if self._listed is None or self._listed.source != self._path:
             return
-        device = self.device or disk_device.find(self.resources, self._old_spec())
+        device = disk_device.find(self.resources, self._old_spec())
         if device is not None:
             if self._old.is_device(device):
                 self._over = disk_device.over(self.resources, device)
             device.close()
-            self.device = None
 
     def _insert(self) -> None:
         limit, spec = self.request.limit(), self._spec()
@@ -345,11 +359,11 @@ class CdDrive:
             request.uri,
             request.limit(),
             request.title,
-            lambda conn: conn.lookupByUUIDString(self.definition.uuid).updateDeviceFlags(
-                xml, libvirt.VIR_DOMAIN_AFFECT_LIVE
-            ),
+            lambda conn: connection.look_up_run(
+                conn, self.definition.uuid, self.definition.run, request.title
+            ).updateDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE),
         )
 
     def _put_recipe(self, recipe: str | None) -> None:
         request, self._is_put = self.request, True
-        live_recipe.put(request.uri, self.definition.uuid, request.target, recipe, request.limit())
+        live_recipe.put(request.uri, self.definition, request.target, recipe, request.limit())

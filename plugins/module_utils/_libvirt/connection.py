@@ -43,13 +43,15 @@ _NOT_ASKED = "libvirt was not asked for anything in this step. Set a larger time
 class Definition(NamedTuple):
     """
     A domain of libvirt. ``xml``: its inactive definition, None for a transient domain. ``live``: its active
-    definition, None if the domain is not running.
+    definition, None if the domain is not running. ``run``: libvirt's id of the run that it was found in,
+    negative if it was not running.
     """
 
     name: str
     uuid: str
     xml: str | None
     live: str | None
+    run: int = -1
 
 
 class NotAsked(DeadlineExceeded):
@@ -126,6 +128,11 @@ def driver_of(uri: str) -> tuple[str, str, str]:
 
 def is_xen(uri: str) -> bool:
     return driver_of(uri)[0] == "xen"
+
+
+def is_xen_here(uri: str) -> bool:
+    """Whether the URI leads to this host's guests of Xen. That of another host has other devices and guests."""
+    return driver_of(uri)[:2] == ("xen", "")
 
 
 def is_qemu_here(uri: str) -> bool:
@@ -270,7 +277,30 @@ def _definition(domain: DomainHandle, flags: int) -> Definition:
     has_xml = not is_active or domain.isPersistent()
     xml = domain.XMLDesc(flags | libvirt.VIR_DOMAIN_XML_INACTIVE) if has_xml else None
     live = domain.XMLDesc(flags) if is_active else None
-    return Definition(domain.name(), domain.UUIDString(), xml, live)
+    return Definition(domain.name(), domain.UUIDString(), xml, live, domain.ID())
+
+
+def look_up_run(connection: Connection, uuid: str, run: int, device: object) -> DomainHandle:
+    """
+    The domain, to be changed while this run of it lasts: the next one has disks of its own. ``device`` is for
+    messages. GuestError if the run has ended. Raises libvirt's own errors, too.
+
+    A handle keeps the id that the domain had when it was looked up, but its calls find the domain by its
+    UUID.
+    """
+    domain = connection.lookupByUUIDString(uuid)
+    if domain.ID() != run:
+        raise started_again(device, "Nothing was done in this step")
+    return domain
+
+
+def started_again(device: object, now: str) -> GuestError:
+    """The error for a guest that is not in the same run any more. ``now``: what holds, as a sentence."""
+    return GuestError(
+        "the guest has ended, or was started again meanwhile",
+        device=str(device),
+        hint=f"{now}. Run the task again",
+    )
 
 
 def _look_up(connection: Connection, wanted: str) -> DomainHandle:

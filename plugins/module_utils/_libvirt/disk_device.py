@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from .._base import gone
@@ -223,8 +223,16 @@ def find(resources: Resources, spec: DiskSpec) -> Device | None:
     return resources.enter_context(mapped.device)
 
 
-def is_made_of(resources: Resources, device: Device, source: Source) -> bool:
-    """Whether a held device that this collection created is stacked on the source."""
+def is_made_of(
+    resources: Resources,
+    device: Device,
+    source: Source,
+    is_device: Callable[[Source, Device, Resources], bool] = lookup.is_device,
+) -> bool:
+    """
+    Whether a held device that this collection created is stacked on the source. ``is_device``: one of the
+    functions of ``lookup``.
+    """
     lines = resources.dm.table(control.by_device(device))[1]
     if len(lines) != 1 or lines[0].type != b"linear":
         return False
@@ -233,7 +241,7 @@ def is_made_of(resources: Resources, device: Device, source: Source) -> bool:
         raise AssertionError  # the kernel always writes it in this form
     # The table has the device open, so its number is pinned.
     with _device.open_number(*number) as below:
-        return lookup.is_device(source, below, resources)
+        return is_device(source, below, resources)
 
 
 def of_domain(resources: Resources, uuid: str) -> list[tuple[str, Device]]:

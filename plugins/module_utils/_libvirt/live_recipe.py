@@ -19,28 +19,27 @@ from .._base.deadline import Deadline
 from .._base.errors import GuestError
 from . import connection as _connection
 from . import recipe_list
-from .connection import libvirt
+from .connection import Definition, libvirt
 from .handles import Connection
 
 
-def put(uri: str, uuid: str, target: str, recipe: str | None, limit: Deadline) -> None:
+def put(uri: str, running: Definition, target: str, recipe: str | None, limit: Deadline) -> None:
     """
     Set or remove (None) the recipe (text) of the disk ``target`` in the running domain. Other recipes are
     kept.
 
-    GuestError if libvirt does not keep the recipe, DeadlineExceeded.
+    GuestError if libvirt does not keep the recipe, or if this run of the domain has ended. DeadlineExceeded.
     """
+    uuid, title = running.uuid, f"{target} of {running.name}"
 
     def exchange(connection: Connection) -> None:
-        domain, affects = connection.lookupByUUIDString(uuid), libvirt.VIR_DOMAIN_AFFECT_LIVE
+        domain = _connection.look_up_run(connection, uuid, running.run, title)
+        affects = libvirt.VIR_DOMAIN_AFFECT_LIVE
         recipes = recipe_list.put(domain, target, recipe, affects)
         if recipe_list.read(domain, affects) != recipes:
-            raise GuestError(
-                "libvirt did not keep the recipe in the running definition",
-                device=f"{target} of {domain.name()}",
-            )
+            raise GuestError("libvirt did not keep the recipe in the running definition", device=title)
 
     # The list is read, changed and written as a whole. This is a separate lock: the hook waits for the lock
     # for creating devices while libvirt has locked the domain, and this call waits for libvirt.
     with locks.held([locks.Lock(f"recipes {uuid}", f"the recipes of the running domain {uuid}")], limit):
-        _connection.with_connection(uri, limit, f"{target} of {uuid}", exchange)
+        _connection.with_connection(uri, limit, title, exchange)

@@ -26,12 +26,23 @@ from .old_disk import OldRunningDisk
 
 
 class OldXenDisk(OldRunningDisk):
-    """``old``: the disk, whose device is held by the resources."""
+    """
+    ``old``: the disk, whose device is held by the resources. ``is_shareable``: whether the running definition
+    says that others may use it too.
+    """
 
-    def __init__(self, resources: Resources, request: DiskRequest, spec: DiskSpec, old: OldDisk) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        request: DiskRequest,
+        spec: DiskSpec,
+        old: OldDisk,
+        is_shareable: bool = False,
+    ) -> None:
         self._store: Store = resources.shared(Store)
         super().__init__(resources, request, spec, old.device, self._store)
         self.old = old
+        self._is_shareable = is_shareable
 
     def __str__(self) -> str:
         return str(self.old)
@@ -76,7 +87,9 @@ class OldXenDisk(OldRunningDisk):
             request = request._replace(device=device, params=self._spec.path)
         with _sharing.Sharing(stack.questions(self._resources)) as sharing:
             guard = None if self.old.is_shared else sharing.guard
-            outcome = attach.attach_again(self._store, request, limit, guard, self._request.uri, is_listed)
+            outcome = attach.attach_again(
+                self._store, request, limit, guard, self._request.uri, is_listed, self._is_shareable
+            )
         if outcome.error is not None:
             raise outcome.error
         return request.device

@@ -80,15 +80,17 @@ class QemuDisk:
 
     def __init__(self, request: DiskRequest, definition: Definition) -> None:
         self.request = request
-        self.uuid = definition.uuid
+        self.uuid, self.run = definition.uuid, definition.run
         self.process = qemu_process.find(definition.name, definition.uuid)
         self.was_asked = False
         self.is_stuck = False
 
     def listed(self, limit: Deadline | None = None) -> domain_xml.Present | None:
         """What libvirt lists there now, or None. Raises GuestError or DeadlineExceeded."""
-        live = self._live(limit or Deadline(_ANSWERING))
-        return None if live is None else domain_xml.Domain(live).disk(self.request.target)
+        return self._disk_in(self._live(limit or Deadline(_ANSWERING)))
+
+    def _disk_in(self, definition: str | None) -> domain_xml.Present | None:
+        return None if definition is None else domain_xml.Domain(definition).disk(self.request.target)
 
     def _live(self, limit: Deadline) -> str | None:
         """The definition of the running guest; None if it does not run."""
@@ -139,8 +141,11 @@ class QemuDisk:
         """
         self.is_stuck = True
         try:
-            listed = self.listed(Deadline(_TAKING_BACK))
-            if listed is not None and self.is_disk(listed, source, what):
+            now = _connection.read(self.request.uri, self.uuid, Deadline(_TAKING_BACK))
+            listed = self._disk_in(now.live)
+            if now.run != self.run:
+                self._take_from_next_run(now, source)
+            elif listed is not None and self.is_disk(listed, source, what):
                 self.detach(listed, Deadline(_TAKING_BACK))
             elif listed is not None:
                 error.add_hint(self.other_words(listed))
@@ -148,6 +153,16 @@ class QemuDisk:
         except BlockError as failure:
             hint = error.hint or "It could not be rolled back"
             error.hint = f"{hint}. The disk {self.request.target} may still be attached: {failure}"
+
+    def _take_from_next_run(self, now: Definition, source: str | None) -> None:
+        """
+        The guest was started again just when libvirt was to attach the disk, which the next run may have got.
+        A disk that is in the inactive definition too is the next run's own.
+        """
+        listed = self._disk_in(now.live)
+        is_ours = listed is not None and listed.source == source
+        if listed is not None and is_ours and now.xml is not None and self._disk_in(now.xml) is None:
+            QemuDisk(self.request, now).detach(listed, Deadline(_TAKING_BACK))
 
     def is_disk(
         self, listed: domain_xml.Present, source: str | None, what: open_files.What | None = None
@@ -263,10 +278,14 @@ class QemuDisk:
             )
 
     def call(self, limit: Deadline, function: Callable[[DomainHandle], T]) -> T:
-        """``function(domain)``, called within the limit. Raises GuestError or DeadlineExceeded."""
+        """
+        ``function(domain)``, called within the limit while this run of the guest lasts. Raises GuestError or
+        DeadlineExceeded.
+        """
+        title = self.request.title
         return _connection.with_connection(
             self.request.uri,
             limit,
-            self.request.title,
-            lambda connection: function(connection.lookupByUUIDString(self.uuid)),
+            title,
+            lambda connection: function(_connection.look_up_run(connection, self.uuid, self.run, title)),
         )

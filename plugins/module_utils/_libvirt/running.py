@@ -48,7 +48,10 @@ class Running:
         self.had_recipe: str | None = None
         self.recipe: str | None = None
         self.was_detached = False
+        # Whether a change was begun, whether the recipe was changed, and whether it stays as it is now.
+        self._is_begun = False
         self._put = False
+        self._keeps_recipe = False
         # Whether the table of a new disk must be made.
         self._makes_table = False
         self._growth: growth.Growth | None = None
@@ -68,7 +71,16 @@ class Running:
 
     def remains(self) -> list[str]:
         """What stays changed, as texts: what has grown, and what a failed step has left."""
-        return [] if self._growth is None else self._growth.remains()
+        told = [] if self._growth is None else self._growth.remains()
+        # A disk that is detached is told by the module, and one that is replaced by ``old``.
+        if self.old is None and self._is_begun and not self.was_detached:
+            told += self._disk_remains() if self.changes_disk else []
+            told += ["the running definition has the new recipe"] if self._put else []
+        return told
+
+    def _disk_remains(self) -> list[str]:
+        """How the guest's disk differs from what it was, after a failure, as texts. Looks at the guest."""
+        raise NotImplementedError
 
     @property
     def changes_recipe(self) -> bool:
@@ -84,6 +96,7 @@ class Running:
         disk to be restored. So the recipe is written before the disk is attached, and removed after it is
         detached. A recipe without a disk has no effect.
         """
+        self._is_begun = True
         if not self.request.present:
             if self.changes_disk:
                 self._detach()
@@ -100,7 +113,7 @@ class Running:
             except DeadlineExceeded as error:
                 if not isinstance(error, NotAsked):
                     # libvirt may still attach the disk, which then needs its recipe.
-                    self._put = False
+                    self._keeps_recipe = True
                 raise
 
     def undo(self) -> None:
@@ -115,8 +128,10 @@ class Running:
                 self._detach()
         finally:
             # A disk that could not be rolled back needs its recipe.
-            if self.old is None and self._put and not (self.changes_disk and self._is_there()):
+            is_kept = self._keeps_recipe or self.old is not None
+            if self._put and not is_kept and not (self.changes_disk and self._is_there()):
                 self._write_recipe(self.had_recipe)
+                self._put = False
         if self.old is not None:
             self._undo_replaced(self.old)
 
@@ -152,9 +167,10 @@ class Running:
         is_ours = self._is_ours(device)
         if self.request.present and self._plan_growth(device, source, is_ours):
             return True
+        is_device = lookup.is_device if self.request.present else lookup.is_device_in_any_mode
         if is_ours:
-            return disk_device.is_made_of(self.resources, device, source)
-        return lookup.is_device(source, device, self.resources)
+            return disk_device.is_made_of(self.resources, device, source, is_device)
+        return is_device(source, device, self.resources)
 
     def _plan_growth(self, device: Device, source: Source, is_ours: bool) -> bool:
         """Whether the device is that of the source, or would be if it grew, which is planned."""
@@ -166,6 +182,17 @@ class Running:
             return False
         self._growth = found
         return True
+
+    def _other_settings(self, settings: dict[str, tuple[object, object]]) -> DeviceBusy | None:
+        """An error if one of the ``{option: (what the guest's disk has, what is wanted)}`` differs."""
+        for name, (has, wanted) in settings.items():
+            if has != wanted:
+                return DeviceBusy(
+                    f"the running guest has it with {name}={_shown(has)}, not {_shown(wanted)}",
+                    device=self.request.title,
+                    hint="Remove it first with state=absent, or set replace=true, or live=false",
+                )
+        return None
 
     def _other_disk(self, wrong: str) -> DeviceBusy | WrongDevice:
         """``wrong``: what the guest has instead of the wanted disk."""
@@ -234,10 +261,14 @@ class Running:
 
     def _write_recipe(self, recipe: str | None) -> None:
         request = self.request
-        live_recipe.put(request.uri, self.definition.uuid, request.target, recipe, request.limit())
+        live_recipe.put(request.uri, self.definition, request.target, recipe, request.limit())
 
     def _spec(self) -> disk_device.DiskSpec:
         return self.request.spec(self.definition)
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def settings(path: str | None, mode: str, device_type: str, recipe: str | None) -> Settings:

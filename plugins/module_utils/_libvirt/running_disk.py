@@ -29,14 +29,15 @@ from .running import Running, Settings, settings
 
 class RunningDisk(Running):
     """
-    ``vbd``: the guest's present disk, or None. ``device``: the device that blkback has open for it, held by
-    the resources.
+    ``vbd``: the guest's present disk, or None. ``listed``: the same as libvirt lists it, or None. ``device``:
+    the device that blkback has open for it, held by the resources.
     """
 
     def __init__(self, resources: Resources, request: DiskRequest, definition: Definition) -> None:
         super().__init__(resources, request, definition)
         self.guest: _guest.Guest | None = None
         self.vbd: Vbd | None = None
+        self.listed: domain_xml.Present | None = None
 
     def plan(self, below: Device | None, recipe: str | None) -> tuple[Settings | None, Settings | None]:
         """
@@ -52,12 +53,17 @@ class RunningDisk(Running):
             store, request = self.resources.shared(Store), self.request
             attached.refuse_served_by_others(store, key, request.target, request.title)
         live = domain_xml.parsed(self.definition.live)
-        listed = live.disk(self.request.target)
+        self.listed = live.disk(self.request.target)
         self.had_recipe = live.recipe(self.request.target)
-        before = self._before()
-        if not self.request.present:
-            return before, self._plan_absent(before, listed is not None)
-        return before, self._plan_present(before, listed, below, recipe)
+        before, has = self._before(), self.vbd
+        if self.request.present:
+            after = self._plan_present(before, below, recipe)
+        else:
+            after = self._plan_absent(before)
+        if self.changes_disk:
+            gets = self.request.present and self.request.device_type == "cdrom"
+            attach.refuse_cd(gets or (has is not None and has.cdrom), self.request.title, "Set live=false")
+        return before, after
 
     def grow(self) -> None:
         """
@@ -80,6 +86,17 @@ class RunningDisk(Running):
     def _is_there(self) -> bool:
         return self._read() is not None
 
+    def _disk_remains(self) -> list[str]:
+        now, target = self._read(), self.request.target
+        if self.request.present:
+            return [] if now is None else [f"the guest has a disk {target} (state {now.state})"]
+        if now is None:
+            return ["the disk of the running guest is detached"]
+        if not replacing.is_leaving(now):
+            return []
+        has = "has released" if now.state == vbd_nodes.CLOSED else "was asked to release, and still has,"
+        return [f"the guest {has} {target} (state {now.state})"]
+
     def _read(self) -> Vbd | None:
         if self.guest is None:
             raise AssertionError
@@ -95,23 +112,17 @@ class RunningDisk(Running):
             return settings(vbd.params, **attached.settings_of(vbd), recipe=self.had_recipe)
         return None if self.had_recipe is None else {"recipe": self.had_recipe}
 
-    def _plan_absent(self, before: Settings | None, is_listed: bool) -> Settings | None:
+    def _plan_absent(self, before: Settings | None) -> Settings | None:
         self.changes_disk = self.vbd is not None
         if self.vbd is not None and self.request.source is not None:
             self._check_same(self.vbd)
-        if self.vbd is None and is_listed:
+        if self.vbd is None and self.listed is not None:
             # libvirt would save the disk with the guest, and restoring the guest then needs the recipe.
             self.recipe = self.had_recipe
             return before
         return None
 
-    def _plan_present(
-        self,
-        before: Settings | None,
-        listed: domain_xml.Present | None,
-        below: Device | None,
-        recipe: str | None,
-    ) -> Settings:
+    def _plan_present(self, before: Settings | None, below: Device | None, recipe: str | None) -> Settings:
         request, path = self.request, self._spec().path
         self.recipe = recipe
         if self.vbd is None:
@@ -124,7 +135,7 @@ class RunningDisk(Running):
             if not request.replace:
                 raise problem
             return self._plan_replaced(self.vbd, below, recipe)
-        if listed is None or listed.source != path:
+        if self.listed is None or self.listed.source != path:
             # The same storage by another path: the disk was attached before there was a definition.
             self.recipe = None
         elif self.recipe is None:
@@ -149,7 +160,8 @@ class RunningDisk(Running):
         if self.guest is None:
             raise AssertionError
         old = replacing.look_at(self.resources.shared(Store), vbd, self.guest, self.device)
-        self.old = OldXenDisk(self.resources, request, spec, old)
+        is_shareable = self.listed is not None and self.listed.shareable
+        self.old = OldXenDisk(self.resources, request, spec, old, is_shareable)
         # From here on, these two are the new disk's.
         self.vbd = self.device = None
         self.changes_disk, self.recipe = True, recipe
@@ -163,10 +175,14 @@ class RunningDisk(Running):
         if not request.present:
             wanted = attached.settings_of(vbd)
         way = "Remove it first with state=absent, or set replace=true, or live=false"
-        error = attached.difference(
-            vbd, request.title, wanted, way, "Wait, and try again, or set replace=true"
-        )
+        wait = "Wait until the guest has released it, and run the task again"
+        if request.present:
+            wait = "Wait, and try again, or set replace=true"
+        error = attached.difference(vbd, request.title, wanted, way, wait)
         self.device = self._opened(vbd)
+        listed = self.listed
+        if error is None and request.present and listed is not None and listed.source == self._spec().path:
+            error = self._other_settings({"shared": (listed.shareable, request.shared)})
         if error is None and (self.device is None or not self._is_source(self.device)):
             error = self._other_disk(attached.other_disk(vbd, self.device))
         return error
@@ -210,7 +226,7 @@ class RunningDisk(Running):
         with _sharing.Sharing(stack.questions(self.resources)) as sharing:
             guard = None if request.shared else sharing.guard
             (outcome,) = attach.attach(
-                self.resources.shared(Store), [wanted], limit.left(), guard, request.uri
+                self.resources.shared(Store), [wanted], limit.left(), guard, request.uri, request.shared
             )
         if outcome.error is not None:
             raise outcome.error

@@ -11,7 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from .._base.deadline import Deadline
-from .._base.errors import BlockError, DeviceBusy, WrongDevice
+from .._base.errors import BlockError, WrongDevice
 from .._block import device as _device
 from .._block.device import Device
 from .._process import open_files
@@ -85,6 +85,15 @@ class RunningQemuDisk(Running):
         listed = self._at().listed()
         return listed is not None and self._at().is_disk(listed, self._spec().path)
 
+    def _disk_remains(self) -> list[str]:
+        if self.request.present:
+            return [f"the guest has a disk {self.request.target}"] if self._is_there() else []
+        if self._at().listed() is None:
+            return ["the disk of the running guest is detached"]
+        if self._at().was_asked:
+            return ["the guest was asked to release the disk, which QEMU cannot withdraw"]
+        return []
+
     # Planning
 
     def _live(self) -> domain_xml.Domain:
@@ -156,14 +165,16 @@ class RunningQemuDisk(Running):
         """Why the attached disk is not the wanted one. Sets ``device``."""
         request = self.request
         self.device = self._opened(listed)
-        has = {"mode": listed.mode, "device_type": listed.device}
-        for name, wanted in (("mode", request.mode), ("device_type", request.device_type)):
-            if request.present and has[name] != wanted:
-                return DeviceBusy(
-                    f"the running guest has it with {name}={has[name]}, not {wanted}",
-                    device=request.title,
-                    hint="Remove it first with state=absent, or set replace=true, or live=false",
-                )
+        other = self._other_settings(
+            {
+                "mode": (listed.mode, request.mode),
+                "device_type": (listed.device, request.device_type),
+                "shared": (listed.shareable, request.shared),
+                "bus": (listed.bus, request.bus or listed.bus),
+            }
+        )
+        if request.present and other is not None:
+            return other
         if self.device is None or not self._is_source(self.device):
             return self._other_disk(f"the guest has another disk there: {listed.source or 'an empty drive'}")
         return None

@@ -233,12 +233,10 @@ def _steps(domain: DomainHandle, change: Change) -> list[_Step]:
         put = functools.partial(_put_disk, domain)
         steps.append(_Step(lambda: put(old.disk, new.disk), lambda: put(new.disk, old.disk)))
     if old.recipe != new.recipe:
-        affects = libvirt.VIR_DOMAIN_AFFECT_CONFIG
-
-        def keep(recipe: str | None) -> None:
-            recipe_list.put(domain, change.target, recipe, affects)
-
-        step = _Step(lambda: keep(new.recipe), lambda: keep(old.recipe))
+        keep = functools.partial(
+            recipe_list.put, domain, change.target, affects=libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        )
+        step = _Step(lambda: keep(recipe=new.recipe), lambda: keep(recipe=old.recipe))
         steps.insert(0 if change.recipe_first else len(steps), step)
     return steps
 

@@ -472,12 +472,18 @@ class DiskItem(Item):
             "recipe": self.recipe if request.config else kept,
             "running": definition.live is not None,
         }
-        old = None if self.running is None else self.running.old
         return {
             "disk": disk,
             "device": None if device is None else device.as_dict(),
-            "replaced": None if old is None or device is None else old.replaced(),
+            "replaced": self._replaced(),
         }
+
+    def _replaced(self) -> dict[str, Any] | None:
+        if self.drive is not None:
+            return self.drive.replaced()
+        if self.running is None or self.running.old is None or self.running.device is None:
+            return None
+        return self.running.old.replaced()
 
 
 def _check_options(params: Params) -> None:
@@ -507,9 +513,7 @@ def _check_options(params: Params) -> None:
 def _check_live(params: Params) -> None:
     """Refuse what is not possible for the running guests of this URI."""
     uri = params["uri"]
-    if not params["live"] or connection.is_xen(uri):
-        return
-    if not connection.is_qemu_here(uri):
+    if params["live"] and not (connection.is_xen_here(uri) or connection.is_qemu_here(uri)):
         raise InvalidValue(
             "live",
             True,

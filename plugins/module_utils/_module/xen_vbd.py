@@ -213,8 +213,15 @@ class VbdItem(Item):
         plan = self._plan_detached() if self.params["state"] == "detached" else self._plan_attached()
         if plan.changed and not self.was_there:
             # An error of one guest is an error of its own entries only.
-            self.by_libvirt()
+            if self.by_libvirt() and not self.params["force"]:
+                attach.refuse_cd(self._is_cd(), self.title(), attach.CD_WAY)
         return plan
+
+    def _is_cd(self) -> bool:
+        """Whether a CD is attached or detached."""
+        gets = self.params["state"] == "attached" and self.params["device_type"] == "cdrom"
+        has = self.vbd if self.old is None else self.old.vbd
+        return gets or (has is not None and has.cdrom)
 
     def apply(self) -> None:
         if self.params["state"] != "attached":

@@ -61,8 +61,12 @@ GOOD = {"domain": "web1", "vdev": "xvda", "source": "file:/srv/a.raw"}
         ({"config": False}, ["config", "must be true without live"]),
         ({"live": True, "uri": "qemu:///session"}, ["live", "qemu:///system"]),
         ({"live": True, "uri": "qemu+tls://other/system"}, ["live", "qemu:///system"]),
+        # The devices of another host are others.
+        ({"live": True, "uri": "xen+ssh://other/system"}, ["live", "only for xen:///system"]),
+        ({"live": True, "uri": "xen://other/"}, ["live", "only for xen:///system"]),
         ({"uri": "qemu:///system", "replace": True}, ["replace", "only with live=true"]),
         ({"live": True, "uri": "qemu:///system", "sealed": True}, ["sealed", "only for Xen"]),
+        ({"size": "8388608T"}, ["size", "less than 8 EiB"]),
         ({"timeout": 0}, ["timeout", "from 1 to"]),
     ],
 )
@@ -102,6 +106,12 @@ def item_of(resources, **options):
 def thin(length, number=1):
     pool = {"path": "/dev/mapper/pool", "uuid": "POOL-1"}
     return {"table": [{"start": 0, "length": length, "target": "thin", "pool": pool, "id": number}]}
+
+
+@pytest.mark.parametrize("uri", ["xen:///system", "xen:///", "xen+unix:///system", "qemu:///system"])
+def test_live_is_possible_for_guests_of_this_host(uri):
+    with Resources() as resources:
+        assert item_of(resources, live=True, uri=uri).request.live
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class Scene:
         item.had_recipe, item.recipe, self.recipe = had, wanted, had
         return item
 
-    def put(self, uri, uuid, target, recipe, limit):
+    def put(self, uri, running, target, recipe, limit):
         self.steps.append(("recipe", recipe))
         self.recipe = recipe
 
@@ -155,6 +155,53 @@ def test_a_recipe_only_in_the_running_definition(source, doubts, recipe, warned)
     state = disk_source.SourceState(spec.parse(source), None, doubts)
     found, warnings = disk_source.recipe_for_run(state, "xvdb of web1")
     assert found == recipe and len(warnings) == warned
+
+
+def test_what_is_not_rolled_back_is_told(scene):
+    """The guest itself is looked at: libvirt may have failed before, or after, the guest released its disk."""
+    scene.error, scene.sticks = GuestError("no"), True
+    item = scene.item("present", had=OLD, wanted=RECIPE)
+    assert item.remains() == []
+    with pytest.raises(GuestError):
+        item.change()
+    scene.disk = VBD
+    item.undo()
+    assert item.remains() == [
+        "the guest has a disk xvdb (state 4)",
+        "the running definition has the new recipe",
+    ]
+    scene.sticks, item.vbd = False, VBD
+    item.undo()
+    assert item.remains() == [] and scene.recipe == OLD
+
+
+def test_a_disk_that_libvirt_may_still_attach_keeps_its_recipe_which_is_told(scene):
+    scene.error = DeadlineExceeded("libvirt", 1)
+    item = scene.item("present", had=OLD, wanted=RECIPE)
+    with pytest.raises(DeadlineExceeded):
+        item.change()
+    item.undo()
+    assert item.remains() == ["the running definition has the new recipe"] and scene.recipe == RECIPE
+
+
+@pytest.mark.parametrize(
+    "state, told",
+    [
+        (None, ["the disk of the running guest is detached"]),
+        (6, ["the guest has released xvdb (state 6)"]),
+        (5, ["the guest was asked to release, and still has, xvdb (state 5)"]),
+        (4, []),
+    ],
+)
+def test_a_disk_that_could_not_be_detached(scene, state, told):
+    scene.disk = VBD
+    item = scene.item("absent", had=RECIPE)
+    scene.sticks = True
+    with pytest.raises(GuestError):
+        item.change()
+    scene.disk = None if state is None else VBD._replace(state=state)
+    item.undo()
+    assert item.remains() == told and scene.recipe == RECIPE
 
 
 VBD = Vbd(Key(5, 51728), "xvdb", "/dev/mapper/x", True, False, 4, 4, True, (7, 3), 9, None, None, None, None)

@@ -98,6 +98,9 @@ class Domain:
     def isActive(self):
         return 1
 
+    def ID(self):
+        return 5
+
     def XMLDesc(self, flags):
         return "<target dev='xvdb' bus='xen'/>" if self.listed.exists() else ""
 
@@ -240,6 +243,28 @@ def check_has_again(result, host, old):
         "The guest has its old disk" in result["msg"] and "could not be attached again" not in result["msg"]
     )
     assert result["failed"] and not result["changed"] and host.backend.has(XVDB) == old
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_libvirt_is_not_asked_to_change_a_cd(host, libvirt, tmp_path, check):
+    """Its Xen driver would refuse it when the guest has released it. The guest keeps it."""
+    listed = libvirt.runs_web(tmp_path)
+    old, new = host.image("old"), host.image("new")
+    cd = {"device_type": "cdrom", "mode": "r"}
+
+    def refused(source, **options):
+        result = host.vbd(source, toolstack="auto", check=check, **options)
+        assert not result["changed"] and "cannot attach or detach a CD of a running guest" in result["msg"]
+        assert "toolstack=xenstore" in result["msg"]
+
+    refused(old, **cd)
+    assert host.vbd(old, **cd)["changed"]
+    listed.touch()
+    refused(new, replace=True, **cd)
+    refused(new, replace=True)
+    refused(old, state="detached")
+    assert not host.vbd(old, toolstack="auto", check=check, **cd)["changed"]
+    assert host.backend.has(XVDB) == old and host.nodes()["state"] == "4"
 
 
 @pytest.mark.parametrize("refuses", [range(1, 2), range(1, 99)], ids=["once", "always"])
