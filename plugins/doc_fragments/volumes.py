@@ -15,6 +15,8 @@ options:
       - Volumes that should or should not exist in a thin pool. Volumes that are not listed here are left
         unchanged. In M(racefree.block.dm_device), they are possible only with C(state=present), and for a
         device whose table is one C(thin-pool) target.
+      - A pool of LVM is refused, because LVM assigns the numbers of its volumes itself. C(lvcreate) and
+        C(lvremove) make and remove them.
       - Each volume is used through its own mapped device with a C(thin) target.
       - The kernel does not list the volumes of a pool. To find out whether a volume exists, the task creates
         a mapped device for it and removes it at once, which changes nothing in the pool.

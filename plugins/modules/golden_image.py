@@ -15,7 +15,10 @@ description:
   - An image is converted once. Beside the raw image, C(PATH.source) records what it was made from, with the
     SHA-256 checksum of each file. A second run does not read the image again unless it was touched since. If
     its contents are still the same, only the record is updated. If they are not, or if O(path) was written
-    to, the task fails, because snapshots of guests may need the raw image.
+    to or replaced, the task fails, because snapshots of guests may need the raw image.
+  - The record has the checksum of the raw image, too. It is read again if its inode number or change time
+    (ctime) is another one, as after C(cp -p) or C(chmod), or if the record is of version 1.0.0. With the same
+    contents, it is accepted without a change of the task.
   - The format is never guessed. The task fails if the contents of O(image) are not of the given O(format).
   - The raw image gets its name when it is complete and on the disk. Until then it has a name that ends with
     C(.unfinished). It is removed after an error. If the task is killed, C(qemu-img) is killed, too, and the

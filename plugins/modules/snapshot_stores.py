@@ -16,8 +16,9 @@ description:
   - This module keeps a record beside each store, in the file C(PATH.image), with the path, size, modification
     time and SHA-256 checksum of the image. It fails for a store that has changes to another image.
   - The image is read when the record is created, once for all stores of a task. It is read again only if its
-    path, size or modification time has changed. If its content is still the same, it is accepted and the
-    record is updated.
+    path, size, inode number, modification time or change time (ctime) is another one. If its content is still
+    the same, it is accepted and the record is updated. This is not a change of the task if its path, size and
+    modification time are the same, too, as after C(chmod), or if the record is of version 1.0.0.
   - Stores and images are never written to.
   - The role P(racefree.block.guest_disks#role) uses this module for the disks of guests.
 author:

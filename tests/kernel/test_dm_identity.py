@@ -404,10 +404,16 @@ def test_a_device_that_was_renamed_is_not_gone(name, cleanup, option):
     udev_settle()
     value = name if option == "name" else f"OTHER-{name}"
     options = {option: value, "diskseq": made["diskseq"], "state": "absent"}
-    result = refused("dm_device", f"/dev/{made['name']}", "diskseq and state=absent only", **options)
+    words = f"/dev/{made['name']}", f"the mapped device {moved}"
+    result = refused("dm_device", *words, "diskseq and state=absent only", **options)
     assert result["gone"] is False
+    if option == "name":
+        options["table"] = "0 8 zero"
+        refused("dm_device", *words, "say where it is now", **dict(options, state="present"))
     assert run_module("dm_device", diskseq=made["diskseq"], state="absent")["gone"]
     assert predict_and_run("dm_device", **options)["gone"]
+    if option == "name":
+        refused("dm_device", "that had this number is gone", **dict(options, state="present"))
 
 
 KILLED = """

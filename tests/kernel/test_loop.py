@@ -391,8 +391,22 @@ def test_a_device_whose_file_was_renamed_is_not_gone(image, cleanup, tmp_path, n
     result = refused("loop_device", made["path"], moved, "diskseq and state=absent only", **options)
     assert result["gone"] is False
     assert not run_module("loop_device", backing_file=moved, diskseq=made["diskseq"])["changed"]
+    present = {"backing_file": path, "diskseq": made["diskseq"]}
+    if now == "another file":
+        refused("loop_device", made["path"], moved, "say where it is now", **present)
     assert run_module("loop_device", diskseq=made["diskseq"], state="absent")["gone"]
     assert predict_and_run("loop_device", **options)["gone"]
+    if now == "another file":
+        refused("loop_device", "that had this number is gone", **present)
+
+
+def test_a_device_over_another_part_of_the_file_is_not_gone(image):
+    path = image()
+    made = run_module("loop_device", backing_file=path, offset=MIB, size=MIB)["device"]
+    options = {"backing_file": path, "size": MIB, "diskseq": made["diskseq"]}
+    for state in ("present", "absent"):
+        refused("loop_device", made["path"], f"{path} from byte {MIB} on", state=state, **options)
+    assert run_module("loop_device", diskseq=made["diskseq"], state="absent")["gone"]
 
 
 @pytest.mark.parametrize("option", ["diskseq", "read_only"])

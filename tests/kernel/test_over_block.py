@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.racefree.block.plugins.module_utils._source import resources
 from ansible_collections.racefree.block.plugins.module_utils._xen import footprint, sharing, stack
 from ansible_collections.racefree.block.plugins.plugin_utils import _stack
-from conftest import Failed, open_device, predict_and_run, refused, run_module
+from conftest import Failed, open_device, predict_and_run, refused, run_module, udev_settle
 
 MIB = 2**20
 
@@ -116,6 +116,23 @@ def test_another_device_than_the_one_with_this_number_stays(mapped):
     finally:
         removed = run_module("loop_device", backing=source, diskseq=made["diskseq"], state="absent")
     assert removed["changed"] and removed["gone"]
+
+
+@pytest.mark.parametrize("guard", ["uuid", "diskseq"])
+def test_a_device_below_that_was_renamed_is_not_gone(mapped, cleanup, name, guard):
+    """Its link is missing, so the device over it cannot be found."""
+    source = {"path": f"/dev/mapper/{name}", guard: mapped[guard]}
+    made = run_module("loop_device", backing=source)["device"]
+    cleanup(dm=f"{name}-moved")
+    subprocess.run(["dmsetup", "rename", name, f"{name}-moved"], check=True)
+    udev_settle()
+    try:
+        words = f"{name}-moved" if guard == "uuid" else f"/dev/{mapped['name']}", "no such path"
+        assert refused("loop_device", *words, backing=source, state="absent")["gone"] is False
+    finally:
+        run_module("loop_device", diskseq=made["diskseq"], state="absent")
+    run_module("dm_device", uuid=mapped["uuid"], state="absent")
+    assert predict_and_run("loop_device", backing=source, state="absent")["gone"]
 
 
 def test_a_mounted_device_is_only_read(mapped, tmp_path):

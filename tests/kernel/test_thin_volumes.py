@@ -198,6 +198,25 @@ def test_a_pool_by_its_path(pool, name, cleanup):
         cleanup(loop=source["table"][0][file]["file"])
 
 
+def test_a_pool_of_lvm_is_left_to_lvm(pool, name, cleanup):
+    """Whichever way names it, also in check mode, and whether its volumes would be made or only looked at."""
+    source = pool(uuid=f"LVM-{name}-tpool")
+    cleanup(dm=name)
+    made = run_module("dm_device", name=name, uuid=source["uuid"], table=source["table"])["device"]
+    path = f"/dev/mapper/{name}"
+    for volumes in (present(3), absent(3)):
+        for there in (
+            {"path": path, "uuid": made["uuid"]},
+            {"path": path, "diskseq": made["diskseq"]},
+            source,
+        ):
+            refused("thin_volumes", "LVM", "lvcreate", pool=there, volumes=volumes)
+        refused("dm_device", "LVM", "lvcreate", name=name, volumes=volumes)
+    run_module("dm_device", name=name, state="absent", timeout=10)
+    for file in ("metadata", "data"):
+        cleanup(loop=source["table"][0][file]["file"])
+
+
 def test_a_device_that_is_not_a_pool(pool, name, image, cleanup):
     refused("thin_volumes", "name and a uuid", pool={"table": pool()["table"]}, volumes=present(1))
     refused("thin_volumes", "thin-pool", pool=dict(pool(), table="0 8 zero"), volumes=present(1))

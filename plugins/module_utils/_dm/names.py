@@ -21,6 +21,9 @@ from .._process import identity
 MAKING = "racefree-making-"
 CLAIMED = "racefree-claimed-"
 UUID_PREFIX = "RACEFREE-"
+# Prefix of the UUIDs of LVM's devices. LVM records the volumes of its pools itself, and would use numbers
+# again that others gave to volumes.
+LVM = "LVM-"
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _LONGEST_NAME = 127
 _FORBIDDEN = ("control", ".", "..")

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 LAST_ID = 2**24 - 1
 _MAPPED = ("path", "uuid")
 _MADE = ("name", "uuid", "metadata", "data", "size", "metadata_size", "block_size", "low_water_mark")
-# LVM records the volumes of a pool itself, and would use their numbers again.
-_LVM = "LVM-"
 _MIB = 2**20
 # Bytes of metadata for each block of data (thin_metadata_size), and the minimum and maximum metadata size of
 # a pool (dm-thin-metadata.h).
@@ -79,7 +77,7 @@ def _mapped(value: Any, option: str) -> Pool:
             None,
             "must be the pool's uuid (dmsetup info): after the next boot another pool may have the path",
         )
-    if source.uuid.startswith(_LVM):
+    if source.uuid.startswith(names.LVM):
         allowed = (
             "not be that of an LVM pool, because LVM assigns the volume numbers itself: "
             "create a volume with lvcreate, and give it as source"

@@ -88,7 +88,7 @@ class Chain(contextlib.ExitStack):
     def read_whole(self, limit: Deadline) -> list[State]:
         """The files with their checksums. DeadlineExceeded; WrongDevice if one changes meanwhile."""
         found = [
-            state._replace(sha256=_sum(file, limit))
+            state._replace(sha256=checksum(file.fd, file.path, file.size, limit))
             for state, (file, dummy) in zip(self.states(), self.files)
         ]
         self.check_unchanged(found)
@@ -222,17 +222,21 @@ def _read(file: _backing.Backing, at: int, length: int) -> bytes:
         raise KernelError.from_oserror(error, "read the image", device=file.path) from error
 
 
-def _sum(file: _backing.Backing, limit: Deadline) -> str:
+def checksum(fd: int, path: str, size: int, limit: Deadline) -> str:
+    """SHA-256 of an open file. ``path`` and ``size`` (bytes): for messages. DeadlineExceeded, KernelError."""
     summed, at = hashlib.sha256(), 0
     while True:
-        piece = _read(file, at, _PIECE)
+        try:
+            piece = os.pread(fd, _PIECE, at)
+        except OSError as error:
+            raise KernelError.from_oserror(error, "read the image", device=path) from error
         if not piece:
             return summed.hexdigest()
         summed.update(piece)
         at += len(piece)
         if limit.expired:
             raise limit.exceeded(
-                f"its checksum; {at} of {file.size} bytes were read",
-                device=file.path,
+                f"its checksum; {at} of {size} bytes were read",
+                device=path,
                 hint="Set a longer timeout",
             )

@@ -26,14 +26,17 @@ import secrets
 
 from .._base import files as _files
 from .._base import gone
-from .._base.errors import DeviceBusy, InvalidValue, KernelError
+from .._base.errors import DeviceBusy, InvalidValue, KernelError, WrongDevice
 from .._base.files import open_regular, write_whole
 from .._base.record import Record
+from . import chain
 from .chain import State
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from .._base.deadline import Deadline
 
 # Suffix of the record beside a golden image.
 RECORD = ".source"
@@ -43,14 +46,38 @@ _NEW_RECORD = RECORD + _UNFINISHED
 _MOST_BYTES = 1 << 20
 
 
+class File(Record):
+    """A file as it is now: ``size`` in bytes, times in nanoseconds since the epoch."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+    ctime_ns: int
+
+
 class Golden(Record):
     """
     A golden image: ``size`` in bytes and ``mtime_ns``, and what it was made from, the image first.
+
+    Older versions recorded no more. ``ctime_ns`` is also None until the run that made the image, whose links
+    change it, is done.
     """
 
     size: int
     mtime_ns: int
     made_from: tuple[State, ...]
+    sha256: str | None = None
+    inode: int | None = None
+    ctime_ns: int | None = None
+
+    def looks_like(self, there: File) -> bool:
+        """Whether it has the size and modification time of the file. Another file can have them, too."""
+        return (self.size, self.mtime_ns) == (there.size, there.mtime_ns)
+
+    def is_untouched(self, there: File) -> bool:
+        """Whether it is that file, and nobody has changed it since."""
+        is_same = self.looks_like(there) and self.inode == there.inode
+        return is_same and self.ctime_ns in (None, there.ctime_ns)
 
 
 class Pending(Record):
@@ -63,19 +90,40 @@ class Pending(Record):
     is_own: bool
 
 
-def look(path: str) -> tuple[int, int] | None:
-    """``(size, mtime_ns)`` of the file; None if there is none. Raises InvalidValue or KernelError."""
-    try:
-        fd = open_regular(path, "path")
-    except FileNotFoundError:
+def look(path: str) -> File | None:
+    """The file as it is now; None if there is none. Raises InvalidValue or KernelError."""
+    with _opened(path) as fd:
+        return None if fd is None else _file(fd)
+
+
+def read_whole(path: str, limit: Deadline) -> tuple[File, str] | None:
+    """
+    The file with its SHA-256; None if there is none. WrongDevice if it changes meanwhile, DeadlineExceeded,
+    InvalidValue, KernelError.
+    """
+    with _opened(path) as fd:
+        if fd is None:
+            return None
+        there = _file(fd)
+        summed = chain.checksum(fd, path, there.size, limit)
+        if _file(fd) != there:
+            raise WrongDevice(
+                "it was written to while it was read",
+                device=path,
+                hint="A golden image must not change once snapshots of it exist",
+            )
+        return there, summed
+
+
+def as_it_is(path: str, golden: Golden) -> Golden | None:
+    """
+    The golden image with the change time that its file has now, after links to it were made or removed. None
+    if another file is there. Raises InvalidValue or KernelError.
+    """
+    there, golden = look(path), golden._replace(ctime_ns=None)
+    if there is None or not golden.is_untouched(there):
         return None
-    except OSError as error:
-        raise KernelError.from_oserror(error, f"open {path}", device=path) from error
-    try:
-        there = os.fstat(fd)
-        return there.st_size, there.st_mtime_ns
-    finally:
-        os.close(fd)
+    return golden._replace(ctime_ns=there.ctime_ns)
 
 
 def read_record(path: str) -> Golden | None:
@@ -143,14 +191,14 @@ class New:
         except OSError as error:
             raise KernelError.from_oserror(error, "make the image", device=self._temporary) from error
 
-    def finish(self) -> tuple[int, int]:
-        """Write it to the disk; ``(size, mtime_ns)``. Raises KernelError."""
+    def finish(self, limit: Deadline) -> tuple[File, str]:
+        """Write it to the disk; the file as it is then, and its SHA-256. DeadlineExceeded, KernelError."""
         try:
             os.fsync(self.fd)
-            there = os.fstat(self.fd)
+            made = _file(self.fd)
         except OSError as error:
             raise KernelError.from_oserror(error, "write the image to the disk", device=self.path) from error
-        return there.st_size, there.st_mtime_ns
+        return made, chain.checksum(self.fd, self.path, made.size, limit)
 
     def name_it(self, golden: Golden) -> None:
         """
@@ -204,7 +252,7 @@ def remove(path: str, made: Golden, record: Golden | None) -> None:
     Remove a golden image that was just made, and put its earlier record back. DeviceBusy if another file has
     its name by now, KernelError.
     """
-    if (look(path), read_record(path)) != ((made.size, made.mtime_ns), made):
+    if as_it_is(path, made) is None or read_record(path) != made:
         raise DeviceBusy(
             "another process has replaced it, or its record, meanwhile",
             device=path,
@@ -224,7 +272,15 @@ def _read(record: str, path: str) -> Golden | None:
         rows = [State(**row) for row in plain["made_from"]]
         if not rows or not all(isinstance(row.sha256, str) for row in rows):
             raise ValueError("made_from is empty or has no checksum")
-        return Golden(int(plain["size"]), int(plain["mtime_ns"]), tuple(rows))
+        found = Golden(int(plain["size"]), int(plain["mtime_ns"]), tuple(rows))
+        if plain.get("sha256") is None:
+            return found
+        ctime = plain["ctime_ns"]
+        return found._replace(
+            sha256=str(plain["sha256"]),
+            inode=int(plain["inode"]),
+            ctime_ns=None if ctime is None else int(ctime),
+        )
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -237,8 +293,7 @@ def _read(record: str, path: str) -> Golden | None:
 
 
 def _write(record: str, path: str, golden: Golden) -> None:
-    rows = [row._asdict() for row in golden.made_from]
-    plain = {"size": golden.size, "mtime_ns": golden.mtime_ns, "made_from": rows}
+    plain = dict(golden._asdict(), made_from=[row._asdict() for row in golden.made_from])
     try:
         text = json.dumps(plain, indent=1) + "\n"
         write_whole(record, text, _own_name(path), sync=True)
@@ -264,6 +319,27 @@ def _sync(path: str, directory: int) -> None:
         os.fsync(directory)
     except OSError as error:
         raise KernelError.from_oserror(error, "write its directory to the disk", device=path) from error
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int | None]:
+    """A context with the opened file; None if there is none."""
+    try:
+        fd = open_regular(path, "path")
+    except FileNotFoundError:
+        yield None
+        return
+    except OSError as error:
+        raise KernelError.from_oserror(error, f"open {path}", device=path) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _file(fd: int) -> File:
+    there = os.fstat(fd)
+    return File(there.st_size, there.st_mtime_ns, there.st_ino, there.st_ctime_ns)
 
 
 def _listed(directory: str, is_wanted: Callable[[str], bool]) -> list[str]:

@@ -28,7 +28,7 @@ from .._dm_table.keys import with_keys
 from .._source import needed_locks, opener, orphans
 from .._source.resources import Resources, ToBe
 from .._volumes import thin
-from . import dm_order, sealing
+from . import dm_order, elsewhere, sealing
 from .dm_change import Changes
 from .dm_describe import Settings, as_plain_data, describe, settings_of
 from .dm_plan import PROBING_SECONDS, TablePlan, is_in_use
@@ -75,12 +75,12 @@ class DmItem(Item):
         super().__init__(params, resources)
         # None if there is none, once it was looked for.
         self.mapped: _mapped.Mapped | None = None
-        self._looked = False
         self.device: Device | None = None
         self.table: TablePlan | None = None
         self.value: list[str | dict[str, Any]] | None = None
         self.opener: opener.Opener | None = None
         self.created = False
+        # None: not known.
         self.gone: bool | None = None
         self.volumes: thin.Volumes | None = None
         self.changes: Changes | None = None
@@ -252,7 +252,7 @@ class DmItem(Item):
     def outcome(self) -> dict[str, Any]:
         if self.params["state"] != "absent":
             return {}
-        return {"gone": self.gone is True or (self._looked and self.mapped is None)}
+        return {"gone": self.gone is True}
 
     def undo(self) -> None:
         try:
@@ -285,7 +285,6 @@ class DmItem(Item):
 
     def _look(self) -> None:
         self.mapped = self._find()
-        self._looked = True
         if self.mapped is not None and self.mapped.device is not None:
             self.device = self.resources.enter_context(self.mapped.device)
             self._guard(self.device)
@@ -323,11 +322,7 @@ class DmItem(Item):
         params, mapped = self.params, self.mapped
         if mapped is None:
             if params["diskseq"] is not None:
-                raise WrongDevice(
-                    f"it does not exist, but diskseq={params['diskseq']} was given",
-                    device=params["name"],
-                    hint="The device that had this number is gone; leave diskseq out to make a new one",
-                )
+                elsewhere.refuse(params, params["name"], "it does not exist", self.resources)
             if self.value is None:
                 raise InvalidValue(
                     "table",
@@ -461,7 +456,9 @@ class DmItem(Item):
 
     def _plan_absent(self) -> Plan:
         if self.mapped is None:
-            self._refuse_elsewhere()
+            if self.params["diskseq"] is not None:
+                elsewhere.refuse(self.params, self.title(), "it does not exist", self.resources)
+            self.gone = True
             return Plan(False, {}, {})
         params, status = self.params, self.mapped.status
         for option, has in (("name", status.name), ("uuid", status.uuid)):
@@ -490,33 +487,13 @@ class DmItem(Item):
             row.update(path=self.device.path, diskseq=self.device.id.diskseq)
         return Plan(True, row, {})
 
-    def _refuse_elsewhere(self) -> None:
-        """WrongDevice if the device with the number that was given has another name or uuid by now."""
-        params = self.params
-        if params["diskseq"] is None or not (params["name"] or params["uuid"]):
-            return
-        try:
-            device = self.resources.enter_context(_device.open_diskseq(params["diskseq"]))
-        except DeviceGone:
-            return
-        # The device is not gone.
-        self._looked = False
-        raise WrongDevice(
-            f"there is none, but diskseq={params['diskseq']} is {device.path}, under another name",
-            device=self.title(),
-            hint="To remove that device, set diskseq and state=absent only",
-        )
-
     def _going_above(self) -> int:
         """How many mapped devices above this one the same task removes before it."""
         holders = sysfs.holders_of(known(self.device).id.major, known(self.device).id.minor)
         return len(self.resources.mapped_to_go.intersection(holders))
 
     def _remove(self) -> None:
-        if self.mapped is None:
-            self.gone = True
-            return
-        status = self.mapped.status
+        status = known(self.mapped).status
         if self.device is None:
             removal.remove_without_table(self.resources.dm, status)
             self.gone = True

@@ -22,7 +22,7 @@ from .._base.errors import DeviceBusy, InvalidValue, KernelError, WrongDevice
 from .._base.values import bytes_or_0
 from .._image import golden, qemu_img
 from .._image.chain import FORMATS, Chain, State
-from .._image.golden import Golden
+from .._image.golden import File, Golden
 from .._source.resources import Resources
 from .item import Identities, Item, Params, Plan, check_seconds, known
 
@@ -48,7 +48,7 @@ class GoldenItem(Item):
         self.LOCK_SECONDS = params["timeout"] + 60
         self.before: Golden | None = None
         self.after: Golden | None = None
-        self.there: tuple[int, int] | None = None
+        self.there: File | None = None
         self.left: list[str] = []
         self.chain: Chain | None = None
         self._pending: golden.Pending | None = None
@@ -86,18 +86,17 @@ class GoldenItem(Item):
         self.there = golden.look(path)
         self.before = self._recorded(path)
         self.left = golden.unfinished(path)
-        if self.there is not None:
-            self._check_own(path)
+        own = None if self.there is None else self._own(path)
         if self.there is None or self._image_exists():
             self._open()
         left = {"unfinished": self.left} if self.left else {}
-        if self.there is None:
+        if own is None:
             size = known(self.chain).size
             wanted = {"path": path, "size": size, "image": self.params["image"]}
             return Plan(True, left, dict(wanted, format=self.params["format"]))
-        self.after = self._compared(path) if self.chain is not None else known(self.before)
+        self.after = own if self.chain is None else self._compared(path, own)
         return Plan(
-            bool(self.left) or self.after != self.before,
+            bool(self.left) or self._is_to_update(),
             dict(left, **_shown(path, self.before)),
             _shown(path, self.after),
         )
@@ -107,7 +106,7 @@ class GoldenItem(Item):
         # Looked for first, because it becomes the record.
         pending = None if self.there is None else golden.pending(path)
         found = golden.read_record(path)
-        if pending is None or (found is not None and self.there == (found.size, found.mtime_ns)):
+        if pending is None or (found is not None and found.looks_like(known(self.there))):
             return found
         if not pending.is_own:
             raise DeviceBusy(
@@ -120,21 +119,39 @@ class GoldenItem(Item):
         self._pending = pending
         return pending.golden
 
-    def _check_own(self, path: str) -> None:
-        """Refuse a file that this module did not make, or that was changed since."""
-        if self.before is None:
+    def _own(self, path: str) -> Golden:
+        """
+        What is recorded for the file, with what an older version did not record. WrongDevice for a file that
+        this module did not make, or that was changed or replaced since.
+        """
+        before = self.before
+        if before is None:
             raise WrongDevice(
                 f"it exists, and what it was made from is not known: there is no {path}{golden.RECORD}",
                 device=path,
                 hint="If it is a raw image, use it as it is, without this module. Otherwise, give another "
                 "path",
             )
-        if self.there != (self.before.size, self.before.mtime_ns):
+        there, sha256 = known(self.there), before.sha256
+        if before.is_untouched(there):
+            return before
+        if before.looks_like(there):
+            # It may be a copy, or only have got another link or mode. Then its contents are still the same.
+            read = golden.read_whole(path, Deadline(self.params["timeout"]))
+            if read is None:
+                raise DeviceBusy("it was removed meanwhile", device=path, hint="Run the task again")
+            there, sha256 = read
+        if not before.looks_like(there) or before.sha256 not in (None, sha256):
             raise WrongDevice(
-                "it was written to after it was made, so guests' snapshots no longer fit it",
+                "it was written to after it was made, or replaced, so guests' snapshots no longer fit it",
                 device=path,
                 hint="Give another path for a new golden image, and keep this file while guests use it",
             )
+        return before._replace(sha256=sha256, inode=there.inode, ctime_ns=there.ctime_ns)
+
+    def _is_to_update(self) -> bool:
+        """Whether it was made from other files than those that are recorded."""
+        return known(self.after).made_from != known(self.before).made_from
 
     def _image_exists(self) -> bool:
         """
@@ -154,7 +171,7 @@ class GoldenItem(Item):
         chain = Chain(params["image"], params["format"], params["backing"])
         self.chain = self.resources.enter_context(chain)
 
-    def _compared(self, path: str) -> Golden:
+    def _compared(self, path: str, own: Golden) -> Golden:
         """
         What is to be recorded for the image as it is now. WrongDevice if it is another one than the one that
         was converted.
@@ -164,7 +181,7 @@ class GoldenItem(Item):
         if len(now) == len(before.made_from) and all(
             old.is_untouched(new) for old, new in zip(before.made_from, now)
         ):
-            return before
+            return own
         now = chain.read_whole(Deadline(self.params["timeout"]))
         if [_content(row) for row in now] != [_content(row) for row in before.made_from]:
             was, new = before.made_from[0], now[0]
@@ -174,7 +191,7 @@ class GoldenItem(Item):
                 hint="It was left unchanged, because guests' snapshots may need it. Give another path for "
                 f"the new one, or remove it and {path}{golden.RECORD} first if no guest uses it",
             )
-        return before._replace(made_from=tuple(now))
+        return own._replace(made_from=tuple(now))
 
     def apply(self) -> None:
         path = self.title()
@@ -183,19 +200,20 @@ class GoldenItem(Item):
         golden.remove_unfinished(path)
         if self.there is None:
             self._convert(path)
-        elif self.after != self.before:
+        elif self._is_to_update():
             self._update(path)
 
     def _update(self, path: str) -> None:
-        if (golden.look(path), golden.read_record(path)) != (self.there, self.before):
+        after = golden.as_it_is(path, known(self.after))
+        if after is None or golden.read_record(path) != self.before:
             raise DeviceBusy(
                 "another host has changed it, or its record, meanwhile",
                 device=path,
                 errno=errno.EAGAIN,
                 hint="Nothing was replaced. Run the task again",
             )
-        self._updated = True
-        golden.write_record(path, known(self.after))
+        self.after, self._updated = after, True
+        golden.write_record(path, after)
 
     def _convert(self, path: str) -> None:
         chain, params = known(self.chain), self.params
@@ -214,15 +232,24 @@ class GoldenItem(Item):
         try:
             qemu_img.convert(chain, new.fd, limits, progress.told)
             chain.check_unchanged(made_from)
-            has, mtime = new.finish()
-            if has != size:
-                raise KernelError(f"the converted image has {has} bytes instead of {size}", device=path)
-            self.after = Golden(size, mtime, tuple(made_from))
+            made, sha256 = new.finish(limit)
+            if made.size != size:
+                raise KernelError(f"the converted image has {made.size} bytes instead of {size}", device=path)
+            self.after = Golden(size, made.mtime_ns, tuple(made_from), sha256, made.inode)
             self._new = new
             new.name_it(self.after)
         finally:
             new.close()
         progress.finished()
+
+    def remember(self) -> None:
+        path, after = self.title(), known(self.after)
+        recorded, now = golden.read_record(path), golden.as_it_is(path, after)
+        # Unless another host has recorded something else meanwhile.
+        if now is not None and recorded is not None and recorded.made_from == now.made_from:
+            if recorded != now:
+                golden.write_record(path, now)
+            self.after = now
 
     def undo(self) -> None:
         if self._new is not None and self._new.is_recorded:

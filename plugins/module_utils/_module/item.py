@@ -43,7 +43,8 @@ class Item:
 
     Order of calls: ``check`` (pure), ``locks``, ``look``, ``plan`` (reads only). Then, unless in check mode
     or unchanged: ``apply`` (creates devices that do not outlive the run), ``apply_together``, then ``commit``
-    and ``finish``, or ``undo``. ``result`` can be called at any time.
+    and ``finish``, or ``undo``. At last, unless in check mode: ``remember``. ``result`` can be called at any
+    time.
     """
 
     ARGUMENTS: ClassVar[dict[str, Any]] = {}
@@ -137,6 +138,12 @@ class Item:
 
     def finish(self) -> None:
         """Take the step that cannot be rolled back, after everything else of the task."""
+
+    def remember(self) -> None:
+        """
+        Write down what the run has learned, for the next run. Called last, also for an unchanged item: this
+        is no change, and an error becomes a warning.
+        """
 
     def undo(self) -> None:
         """Roll back what was applied; not called for a removal, for which that is impossible."""

@@ -365,8 +365,7 @@ class DiskItem(Item):
     def apply(self) -> None:
         """Make the file larger. All disks of one domain are changed together, in :meth:`apply_together`."""
         if self._file_size is not None and isinstance(self.request.source, spec.FileSource):
-            growth.enlarge_file(self.request.source, self._file_size)
-            self._enlarged = [f"{self.request.source.file} has {self._file_size} bytes"]
+            self._enlarged = [growth.enlarge_file(self.request.source, self._file_size)]
 
     @classmethod
     def apply_together(cls, items: Sequence[DiskItem]) -> list[BlockError | None]:

@@ -24,7 +24,7 @@ from .._block import device as _device
 from .._block.backing import Backing
 from .._block.device import Device
 from .._source.resources import Resources
-from . import duplicates, sealing
+from . import duplicates, elsewhere, sealing
 from .item import Identities, Item, Params, Plan, check_seconds, known, undo_steps
 from .loop_describe import describe
 
@@ -303,12 +303,8 @@ class LoopItem(Item):
         wanted = self._wanted()
         if self.device is None:
             if params["diskseq"] is not None:
-                raise WrongDevice(
-                    f"the {'file' if self.source is None else 'device'} has no loop device, but "
-                    f"diskseq={params['diskseq']} was given",
-                    device=self.title(),
-                    hint="The device that had this number is gone; leave diskseq out to make a new one",
-                )
+                wrong = f"the {'file' if self.source is None else 'device'} has no loop device"
+                elsewhere.refuse(params, self.title(), wrong, self.resources)
             return self._planned({}, wanted)
         # The run returns the device's path, which must lead to this device.
         self.device.need_node()
@@ -536,7 +532,7 @@ class LoopItem(Item):
                 )
             self.removing = asked_for
             if not self.removing:
-                self._refuse_elsewhere()
+                elsewhere.refuse(params, self.title(), "it does not lead to this device", self.resources)
         self.gone = not self.removing
         if not params["deferred"]:
             for device in self.removing:
@@ -554,26 +550,6 @@ class LoopItem(Item):
             status.autoclear and not sealing.is_missing(params, device) for device, status in statuses
         )
         return Plan(bool(self.removing) and not is_set, before, before if is_set else {})
-
-    def _refuse_elsewhere(self) -> None:
-        """
-        WrongDevice if there is a loop device with the number that was given, although it was not found by the
-        other option: its file or a link was renamed, for example.
-        """
-        try:
-            device = _device.open_diskseq(self.params["diskseq"])
-        except DeviceGone:
-            return
-        if loop.is_loop(device) and not self._is_bound(device):
-            return
-        self.resources.enter_context(device)
-        path = loop.backing_path(device) if loop.is_loop(device) else None
-        raise WrongDevice(
-            f"it does not lead to the device that has diskseq={self.params['diskseq']}, which is "
-            f"{device.path}" + (f" with {path}" if path else ""),
-            device=self.title(),
-            hint="To remove that device, set diskseq and state=absent only",
-        )
 
     def _to_remove(self) -> list[Device]:
         params = self.params

@@ -71,9 +71,12 @@ class StoreItem(Item):
             snapshot_store.learn(self.before, self.resources.checksums)
             if self.before.is_untouched(self.image):
                 self.image = self.before
-        if self.image.sha256 is None and is_used:
+            elif self.before.looks_like(self.image):
+                self.image = snapshot_store.read_whole(self.params["image"], self.resources.checksums)
+        if is_used and not self.image.has_contents_of(self.before):
             self._check_used(path)
-        return Plan(self.image != self.before, _shown(self.before), _shown(self.image))
+        changed = not self.image.has_contents_of(self.before)
+        return Plan(changed, _shown(self.before), _shown(self.image))
 
     def _check_used(self, path: str) -> None:
         """
@@ -103,6 +106,11 @@ class StoreItem(Item):
             self.image = snapshot_store.read_whole(self.params["image"], self.resources.checksums)
         snapshot_store.write_record(self.params["path"], self.image)
 
+    def remember(self) -> None:
+        # The same contents in another inode, or with another time of change; or a record of an older version.
+        if self.image != self.before and snapshot_store.read_record(self.params["path"]) == self.before:
+            snapshot_store.write_record(self.params["path"], self.image)
+
     def undo(self) -> None:
         # A process that does not use our lock, for example on another host with the same file system, may
         # have written another record since.
@@ -119,9 +127,13 @@ class StoreItem(Item):
             "store": {
                 "path": path,
                 "space": None if space is None else space.as_dict(),
-                "image": None if self.image is None else self.image._asdict(),
+                "image": None if self.image is None else _row(self.image),
             }
         }
+
+
+def _row(image: snapshot_store.Image) -> dict[str, Any]:
+    return {key: value for key, value in image._asdict().items() if key not in ("inode", "ctime_ns")}
 
 
 def _shown(image: snapshot_store.Image | None) -> dict[str, Any]:

@@ -74,6 +74,8 @@ class Task:
             raise
         finally:
             self._remove_journal()
+        if not self.was_stopped:
+            self._remember()
 
     def _lock(self) -> None:
         rows = [row for row in self._good() if not self.check_mode or row.item.PLANS_UNDER_LOCK]
@@ -213,6 +215,15 @@ class Task:
             found = [doubles[device.id] for device in row.item.made() if device.id in doubles]
             if found and row.error is None:
                 self._fail(row, found[0])
+
+    def _remember(self) -> None:
+        for row in self._good():
+            worker.works_on(row.item.title())
+            try:
+                row.item.remember()
+            except BlockError as error:
+                self.warnings.append(f"{row.item.title()}: the next run has to look again: {error}")
+        worker.works_on("")
 
     def _plan(self, row: Row) -> None:
         row.plan = row.item.plan()

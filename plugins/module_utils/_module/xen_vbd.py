@@ -146,8 +146,6 @@ class VbdItem(Item):
         # Whether the guest must be told its disk's size.
         self._tells = False
         self._why_other = ""
-        # The file that was made larger, which is not rolled back, as texts.
-        self._enlarged: list[str] = []
         # The settings that the plan found and wants, and the steps that roll back a change of the seals.
         self._before: dict[str, Any] = {}
         self._after: dict[str, Any] = {}
@@ -232,8 +230,7 @@ class VbdItem(Item):
             return
         source = self._wanted_source()
         if isinstance(source, spec.FileSource) and file_to_grow(source, self.size):
-            growth.enlarge_file(source, source.offset + self.size)
-            self._enlarged = [f"{source.file} has {source.offset + self.size} bytes"]
+            self.opener.grown.append(growth.enlarge_file(source, source.offset + self.size))
         self.device = self.opener.open(source)
         # The name may lead to another device than the one that the plan has seen.
         self._guard(self.device)
@@ -285,7 +282,7 @@ class VbdItem(Item):
         return reason_text.of_vbd(known(self.guest).domid, self.vdev.number)
 
     def remains(self) -> list[str]:
-        told = self._enlarged + self.opener.grown + ([] if self.growth is None else self.growth.remains())
+        told = self.opener.grown + ([] if self.growth is None else self.growth.remains())
         if self.old is not None:
             return told + self.old.state_words(self.resources.shared(Store))
         if self.params["state"] == "attached":

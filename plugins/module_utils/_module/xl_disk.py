@@ -262,8 +262,7 @@ class XlDiskItem(Item):
 
     def apply(self) -> None:
         if self._file_size is not None and isinstance(self.request.source, spec.FileSource):
-            growth.enlarge_file(self.request.source, self._file_size)
-            self._enlarged = [f"{self.request.source.file} has {self._file_size} bytes"]
+            self._enlarged = [growth.enlarge_file(self.request.source, self._file_size)]
         if self.live is not None:
             self.live.check()
         known(self.change).write_recipe()

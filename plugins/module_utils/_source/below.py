@@ -48,12 +48,14 @@ def parse(value: object, option: str = "backing") -> Lower:
 def existing(source: Lower, resources: Resources) -> list[Device]:
     """
     The devices that the source names now, held by the resources, whatever their settings are and whether they
-    may be made or not. WrongDevice if one has a file that was deleted or replaced since. KernelError.
+    may be made or not. WrongDevice if one has a file that was deleted or replaced since, or if only the path
+    is missing. KernelError.
     """
     if not isinstance(source, spec.FileSource):
         try:
             found = _find(source, resources)
         except DeviceGone:
+            _refuse_moved(source, resources)
             return []
         return [] if found is None else [resources.enter_context(found)]
     if source.trusted_path:
@@ -66,6 +68,17 @@ def existing(source: Lower, resources: Resources) -> list[Device]:
         _refuse_replaced(source, (backing.device, backing.inode), resources)
         rows = resources.loops.find(backing, source.offset, source.size)
     return [resources.enter_context(device) for device, dummy in rows]
+
+
+def _refuse_moved(source: Lower, resources: Resources) -> None:
+    """A device whose link is missing is not gone, and neither is the one over it."""
+    where = named.moved_to(source, resources) if isinstance(source, spec.PathSource) else None
+    if where is not None:
+        raise WrongDevice(
+            f"there is no such path, but its device is {where}",
+            device=str(source),
+            hint="Give a path that leads to it, or have udev make the link again (udevadm trigger)",
+        )
 
 
 def _refuse_replaced(source: spec.FileSource, file: tuple[int, int] | None, resources: Resources) -> None:

@@ -54,7 +54,7 @@ class Step(NamedTuple):
     name: str
     before: int
     after: int
-    run: Callable[[], None]
+    run: Callable[[], object]
 
 
 def allow(tables: dict[Number, list[Line]], limits: dict[Number, int]) -> None:
@@ -337,10 +337,14 @@ class Growth:
         return self._resources.enter_context(_device.open_number(*number))
 
 
-def enlarge_file(source: spec.FileSource, size: int) -> None:
-    """Make the file of a source at least ``size`` bytes long. Raises KernelError or DeadlineExceeded."""
+def enlarge_file(source: spec.FileSource, size: int) -> str:
+    """
+    Make the file of a source at least ``size`` bytes long, which is not rolled back. Returns that as a text.
+    Raises KernelError or DeadlineExceeded.
+    """
     with files.backing_of(source, read_only=False) as backing:
         enlarge.enlarge(backing, size)
+    return f"{source.file} has {size} bytes"
 
 
 def _lines(table: load.Table) -> list[Line]:

@@ -11,7 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 from .._base import gone
-from .._base.errors import WrongDevice
+from .._base.errors import DeviceGone, WrongDevice
 from .._block import boot, partition
 from .._block import device as _device
 from .._dm import control
@@ -52,3 +52,20 @@ def open_path(source: spec.PathSource, resources: Resources) -> _device.Device:
         device.close()
         raise
     return device
+
+
+def moved_to(source: spec.PathSource, resources: Resources) -> str | None:
+    """
+    What the device of a PathSource is now, for a message, if its path leads nowhere; None if it is gone, or
+    if only the path says which device. A missing link is not a missing device.
+    """
+    try:
+        boot.check_boot(source.boot_id, source.diskseq)
+        if source.diskseq is not None:
+            with _device.open_diskseq(source.diskseq) as device:
+                return device.path
+        if source.uuid is not None:
+            return f"the mapped device {resources.dm.status(control.by_uuid(source.uuid)).name}"
+    except DeviceGone:
+        pass
+    return None

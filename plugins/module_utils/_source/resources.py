@@ -70,8 +70,8 @@ class Resources(contextlib.ExitStack):
         # New loop devices of entries that are already planned: areas and their descriptions, by (st_dev,
         # st_ino).
         self.planned: dict[tuple[int, int], Any] = {}
-        # SHA-256 of files, by device, inode, size and modification time.
-        self.checksums: dict[tuple[int, int, int, int], str] = {}
+        # SHA-256 of files, by device, inode, size, and the times of modification and change.
+        self.checksums: dict[tuple[int | None, ...], str] = {}
         # Domains, by URI and the given name or UUID: the UUID, and whether the domain runs, from libvirt.
         self.domains: dict[Any, Any] = {}
         self._links: list[tuple[str, DeviceId]] = []

@@ -22,7 +22,7 @@ from .._base import gone
 from .._base.deadline import Deadline, pauses
 from .._base.errors import DeviceBusy, DeviceGone, InvalidValue, WrongDevice
 from .._block import new_loop
-from .._dm import control, live_table, reload, removal, suspended, udev
+from .._dm import control, live_table, names, reload, removal, suspended, udev
 from .._dm import mapped as _mapped
 from .._source import area, files, lookup, named, opener, spec
 from .._source import slots as _slots
@@ -42,7 +42,14 @@ _GOING_SECONDS = 2
 
 
 def check(source: Source, option: str = "pool") -> None:
-    """Raise InvalidValue for a source (of ``_source.spec.parse``) that cannot name a pool."""
+    """Raise InvalidValue for a source (of ``_source.spec.parse``) that cannot name a pool of ours."""
+    uuid = source.uuid if isinstance(source, (spec.PathSource, spec.TableSource)) else None
+    if uuid is not None and uuid.startswith(names.LVM):
+        allowed = (
+            "not be that of an LVM pool, because LVM assigns the numbers of its volumes itself: make and "
+            "remove them with lvcreate and lvremove"
+        )
+        raise InvalidValue(f"{option}.uuid", uuid, f"must {allowed}")
     if isinstance(source, spec.PathSource) and (source.uuid or source.diskseq):
         return
     if not isinstance(source, spec.TableSource) or not (source.name and source.uuid):

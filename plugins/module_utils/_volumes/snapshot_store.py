@@ -10,7 +10,9 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 A persistent store (``drivers/md/dm-snap-persistent.c``) contains chunks and their locations, but does not
 identify the origin. With another origin, or one that has changed, the guest would read a mixture of both
 without any error. A checksum identifies the image even after it is copied, and on later boots. It is computed
-once. Size and modification time quickly show whether the image is still the one that was read.
+once. The size, the inode number and the times of modification and change quickly show whether the image is
+still the file that was read. The time of change (ctime) shows what ``touch`` hides. A link or another mode
+changes it, too, so the checksum decides then.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from .._block import image_format, new_loop
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
-    Key = tuple[int, int, int, int]
+    # Device number, inode number, size, and the times of modification and change.
+    Key = tuple[int | None, ...]
 
 
 RECORD = ".image"
@@ -39,19 +42,32 @@ _MOST_BYTES = 65536
 
 
 class Image(Record):
-    """A store's image: its path, size in bytes, modification time, and SHA-256 (None: not read)."""
+    """
+    A store's image: its path, size in bytes, modification time, and SHA-256 (None: not read). ``inode`` and
+    ``ctime_ns`` are None in records of older versions, which lack them.
+    """
 
     path: str
     size: int
     mtime_ns: int
     sha256: str | None = None
+    inode: int | None = None
+    ctime_ns: int | None = None
 
     def __str__(self) -> str:
         return f"{self.path} ({self.size} bytes" + (f", SHA-256 {self.sha256})" if self.sha256 else ")")
 
     def is_untouched(self, now: Image) -> bool:
-        """Whether ``now``, an Image without a checksum, has the same path, size and modification time."""
+        """Whether ``now``, an Image without a checksum, is the same file, and nobody has changed it since."""
+        return self.looks_like(now) and (self.inode, self.ctime_ns) == (now.inode, now.ctime_ns)
+
+    def looks_like(self, now: Image) -> bool:
+        """Whether ``now`` has the same path, size and modification time. Another file can have them, too."""
         return self[:3] == now[:3]
+
+    def has_contents_of(self, other: Image | None) -> bool:
+        """Whether path, size, modification time and checksum are the same, so that nothing has changed."""
+        return other is not None and self[:4] == other[:4]
 
 
 def is_used(path: str) -> bool:
@@ -81,7 +97,7 @@ def look(path: str, is_raw: bool = False) -> Image:
                 f"is an image of the format {found}, not a raw disk image. "
                 f"Convert it {image_format.way_out(found)}, or set format=raw if it is a raw disk after all",
             )
-        return Image(path, backing.size, backing.mtime_ns)
+        return _now(backing)
 
 
 def read_whole(path: str, known: dict[Key, str]) -> Image:
@@ -90,7 +106,8 @@ def read_whole(path: str, known: dict[Key, str]) -> Image:
     computed before. WrongDevice if the file changes meanwhile; InvalidValue, KernelError.
     """
     with _backing.Backing(path, read_only=True, option="image") as backing:
-        key = _key(backing)
+        image = _now(backing)
+        key = _key(backing, image)
         if key not in known:
             summed = hashlib.sha256()
             try:
@@ -99,23 +116,23 @@ def read_whole(path: str, known: dict[Key, str]) -> Image:
                         summed.update(piece)
             except OSError as error:
                 raise KernelError.from_oserror(error, "read the image", device=path) from error
-            after = os.fstat(backing.fd)
-            if (after.st_size, after.st_mtime_ns) != key[2:]:
+            if _now(backing) != image:
                 raise WrongDevice(
                     "it was written to while it was read",
                     device=path,
                     hint="A golden image must not change once snapshots of it exist",
                 )
             known[key] = summed.hexdigest()
-        return Image(path, backing.size, backing.mtime_ns, known[key])
+        return image._replace(sha256=known[key])
 
 
 def learn(image: Image, known: dict[Key, str]) -> None:
     """Add the checksum of a recorded Image to ``known``, if the file is unchanged."""
     try:
         with _backing.Backing(image.path, read_only=True, option="image") as backing:
-            if image.sha256 is not None and (backing.size, backing.mtime_ns) == (image.size, image.mtime_ns):
-                known.setdefault(_key(backing), image.sha256)
+            now = _now(backing)
+            if image.sha256 is not None and image.is_untouched(now):
+                known.setdefault(_key(backing, now), image.sha256)
     except (InvalidValue, KernelError):
         pass
 
@@ -126,7 +143,10 @@ def read_record(store: str) -> Image | None:
     try:
         with open(open_regular(path, "path"), "rb") as file:
             plain = json.loads(file.read(_MOST_BYTES))
-        return Image(str(plain["image"]), int(plain["size"]), int(plain["mtime_ns"]), str(plain["sha256"]))
+        image = Image(str(plain["image"]), int(plain["size"]), int(plain["mtime_ns"]), str(plain["sha256"]))
+        if plain.get("inode") is None or plain.get("ctime_ns") is None:
+            return image
+        return image._replace(inode=int(plain["inode"]), ctime_ns=int(plain["ctime_ns"]))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -145,14 +165,8 @@ def write_record(store: str, image: Image | None) -> None:
         if image is None:
             os.unlink(path)
             return
-        text = (
-            json.dumps(
-                {"image": image.path, "size": image.size, "mtime_ns": image.mtime_ns, "sha256": image.sha256},
-                indent=1,
-            )
-            + "\n"
-        )
-        _exchange(path, text)
+        plain = {"image" if name == "path" else name: value for name, value in image._asdict().items()}
+        _exchange(path, json.dumps(plain, indent=1) + "\n")
     except OSError as error:
         raise KernelError.from_oserror(error, "record which image the store is of", device=path) from error
 
@@ -170,5 +184,10 @@ def _exchange(path: str, text: str) -> None:
     write_whole(path, text, f"{ours}{secrets.token_hex(8)}.new", sync=True)
 
 
-def _key(backing: _backing.Backing) -> Key:
-    return backing.device, backing.inode, backing.size, backing.mtime_ns
+def _now(backing: _backing.Backing) -> Image:
+    there = os.fstat(backing.fd)
+    return Image(backing.path, there.st_size, there.st_mtime_ns, None, there.st_ino, there.st_ctime_ns)
+
+
+def _key(backing: _backing.Backing, image: Image) -> Key:
+    return backing.device, image.inode, image.size, image.mtime_ns, image.ctime_ns

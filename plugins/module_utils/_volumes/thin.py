@@ -129,9 +129,11 @@ class Volumes:
     def look(self, pool: _device.Device) -> dict[str, str]:
         """
         The present states of the volumes in a held active pool, as plain data. Raises what :meth:`make` and
-        :meth:`delete` would raise, as far as this is known in advance: DeviceBusy, InvalidValue, KernelError.
+        :meth:`delete` would raise, as far as this is known in advance: DeviceBusy, InvalidValue, KernelError;
+        WrongDevice for a pool of LVM.
         """
         control, volumes = self._resources.dm, self._volumes
+        _refuse_lvm(control, pool)
         self._there = existing(
             control,
             pool,
@@ -208,6 +210,16 @@ class Volumes:
 
     def _is_different(self) -> bool:
         return any(volume.present != (volume.id in self._there) for volume in self._volumes)
+
+
+def _refuse_lvm(control: _control.Control, pool: _device.Device) -> None:
+    status = control.status(_control.by_device(pool))
+    if status.uuid.startswith(_names.LVM):
+        raise WrongDevice(
+            f"it is a pool of LVM (uuid {status.uuid}), which assigns the numbers of its volumes itself",
+            device=status.name,
+            hint="Make and remove its volumes with lvcreate and lvremove",
+        )
 
 
 def existing(control: _control.Control, pool: _device.Device, ids: Iterable[int]) -> set[int]:

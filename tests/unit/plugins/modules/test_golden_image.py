@@ -129,7 +129,7 @@ def test_an_image_is_converted_once(place, variant):
 
 def test_an_unchanged_image_is_not_read_again(place, monkeypatch):
     wanted = made(place)
-    monkeypatch.setattr(chain, "_sum", lambda *rest: pytest.fail("it was read"))
+    monkeypatch.setattr(chain, "checksum", lambda *rest: pytest.fail("it was read"))
     monkeypatch.setattr(qemu_img, "_run", lambda *rest: pytest.fail("qemu-img was run"))
     assert not run(**wanted)["changed"]
 
@@ -176,6 +176,61 @@ def test_a_golden_image_that_was_written_to(place):
     with open(place / "golden.raw", "r+b") as file:
         file.write(b"x")
     refused(place, "it was written to after it was made", "another path", **wanted)
+
+
+def replaced(place, data):
+    """The golden image becomes another file, with the size and modification time of the old one."""
+    there = (place / "golden.raw").stat()
+    (place / "new").write_bytes(data)
+    os.utime(place / "new", ns=(there.st_atime_ns, there.st_mtime_ns))
+    os.rename(place / "new", place / "golden.raw")
+
+
+def overwritten(place, data):
+    """The golden image gets other contents, and then its old modification time."""
+    there = (place / "golden.raw").stat()
+    (place / "golden.raw").write_bytes(data)
+    os.utime(place / "golden.raw", ns=(there.st_atime_ns, there.st_mtime_ns))
+
+
+def of_older_version(place, *dummy):
+    """The record has only what older versions wrote."""
+    plain = json.loads((place / "golden.raw.source").read_text())
+    for name in ("sha256", "inode", "ctime_ns"):
+        del plain[name]
+    (place / "golden.raw.source").write_text(json.dumps(plain))
+
+
+@pytest.mark.parametrize("change", [replaced, overwritten])
+def test_other_contents_with_the_same_size_and_time(place, change):
+    wanted = made(place)
+    change(place, bytes(SIZE))
+    refused(place, "it was written to after it was made, or replaced", "another path", **wanted)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replaced,
+        overwritten,
+        of_older_version,
+        lambda place, data: (place / "golden.raw").chmod(0o640),
+        lambda place, data: os.link(place / "golden.raw", place / "link"),
+    ],
+)
+@pytest.mark.parametrize("has_image", [True, False])
+def test_the_same_contents_are_read_once_and_are_no_change(place, change, has_image, monkeypatch):
+    wanted = made(place)
+    before = json.loads((place / "golden.raw.source").read_text())
+    change(place, (place / "disk.raw").read_bytes())
+    if not has_image:
+        os.unlink(wanted["image"])
+    assert not run(True, **wanted)["changed"] and not run(**wanted)["changed"]
+    there = (place / "golden.raw").stat()
+    after = json.loads((place / "golden.raw.source").read_text())
+    assert after == dict(before, inode=there.st_ino, ctime_ns=there.st_ctime_ns)
+    monkeypatch.setattr(chain, "checksum", lambda *rest: pytest.fail("it was read"))
+    assert not run(**wanted)["changed"]
 
 
 def test_a_file_that_this_module_did_not_make(place):
@@ -495,7 +550,7 @@ def test_killed_before_its_record_is_in_its_place(place, monkeypatch):
     assert not (place / "golden.raw.source").exists()
     with as_another_host():
         refused(place, "another host has made it", "run the task on that host first", **wanted)
-    monkeypatch.setattr(chain, "_sum", lambda *rest: pytest.fail("it was read"))
+    monkeypatch.setattr(chain, "checksum", lambda *rest: pytest.fail("it was read"))
     predicted, done = run(True, **wanted), run(**wanted)
     assert done["changed"] and predicted["golden"] == done["golden"] and predicted["diff"] == done["diff"]
     assert (place / "golden.raw").stat().st_ino == inode
@@ -627,7 +682,10 @@ def test_what_the_record_contains(place):
     wanted = made(place)
     record = json.loads((place / "golden.raw.source").read_text())
     there = os.stat(wanted["image"])
-    assert record["size"] == SIZE and record["mtime_ns"] == (place / "golden.raw").stat().st_mtime_ns
+    image = (place / "golden.raw").stat()
+    assert record["size"] == SIZE and record["mtime_ns"] == image.st_mtime_ns
+    assert (record["inode"], record["ctime_ns"]) == (image.st_ino, image.st_ctime_ns)
+    assert record["sha256"] == hashlib.sha256((place / "golden.raw").read_bytes()).hexdigest()
     (row,) = record["made_from"]
     assert row["ctime_ns"] == there.st_ctime_ns and row["inode"] == there.st_ino
     assert stat.S_IMODE((place / "golden.raw.source").stat().st_mode) == 0o600

@@ -73,7 +73,10 @@ def test_a_new_store(place, store):
         "size": 6000,
         "mtime_ns": there.st_mtime_ns,
         "sha256": hashlib.sha256(b"golden" * 1000).hexdigest(),
+        "inode": there.st_ino,
+        "ctime_ns": there.st_ctime_ns,
     }
+    assert set(done["stores"][0]["store"]["image"]) == {"path", "size", "mtime_ns", "sha256"}
     assert (
         done["diff"] == predicted["diff"]
         and done["stores"][0]["store"]["image"]["sha256"] == record(place)["sha256"]
@@ -114,6 +117,88 @@ def test_an_image_that_has_the_same_contents(place, store, change):
     change(place)
     assert run(store(), check=True)["changed"] and run(store())["changed"] and settled(store())
     assert record(place)["mtime_ns"] == os.stat(place / "golden").st_mtime_ns
+
+
+def replaced(place, text):
+    """The image becomes another file, with the size and modification time of the old one."""
+    there = os.stat(place / "golden")
+    (place / "new").write_bytes(text)
+    os.utime(place / "new", ns=(there.st_atime_ns, there.st_mtime_ns))
+    os.rename(place / "new", place / "golden")
+
+
+def overwritten(place, text):
+    """The image gets other contents, and then its old modification time."""
+    there = os.stat(place / "golden")
+    (place / "golden").write_bytes(text)
+    os.utime(place / "golden", ns=(there.st_atime_ns, there.st_mtime_ns))
+
+
+def of_older_version(place, *dummy):
+    """The record has only what older versions wrote."""
+    plain = {key: value for key, value in record(place).items() if key not in ("inode", "ctime_ns")}
+    (place / "a.cow.image").write_text(json.dumps(plain))
+
+
+@pytest.mark.parametrize("change", [replaced, overwritten])
+@pytest.mark.parametrize("used", [True, False])
+def test_other_contents_with_the_same_size_and_time(place, store, change, used):
+    run(store(used=used, adopt=True))
+    before = record(place)
+    change(place, b"GOLDEN" * 1000)
+    for check in (True, False):
+        done = run(store(), check=check)
+        assert ("another image" in done["msg"]) if used else done["changed"]
+    assert (record(place) == before) is used
+
+
+def test_a_new_store_of_an_image_that_was_replaced(place, store):
+    """The checksum of the old file is not taken from the record of another store."""
+    run(store("a.cow"))
+    replaced(place, b"GOLDEN" * 1000)
+    run(store("a.cow"), store("b.cow"))
+    assert record(place, "b.cow")["sha256"] == hashlib.sha256(b"GOLDEN" * 1000).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        replaced,
+        overwritten,
+        of_older_version,
+        lambda place, text: os.chmod(place / "golden", 0o640),
+        lambda place, text: os.link(place / "golden", place / "link"),
+    ],
+)
+@pytest.mark.parametrize("used", [True, False])
+def test_the_same_contents_are_read_once_and_are_no_change(place, store, monkeypatch, change, used):
+    run(store(used=used, adopt=True))
+    before = record(place)
+    change(place, b"golden" * 1000)
+    old = record(place)
+    assert not run(store(), check=True)["changed"] and record(place) == old
+    assert not run(store())["changed"]
+    there = os.stat(place / "golden")
+    assert record(place) == dict(before, inode=there.st_ino, ctime_ns=there.st_ctime_ns)
+    monkeypatch.setattr(snapshot_store, "read_whole", lambda *rest: pytest.fail("it was read"))
+    assert settled(store())
+
+
+def test_a_record_of_an_older_version_of_another_image(place, store):
+    run(store(used=True, adopt=True))
+    of_older_version(place)
+    overwritten(place, b"GOLDEN" * 1000)
+    assert "another image" in run(store())["msg"]
+
+
+def test_what_was_learned_cannot_be_recorded(place, store):
+    """That is a warning: the next run reads the image again."""
+    run(store(used=True, adopt=True))
+    of_older_version(place)
+    host = hashlib.sha256(os.uname().nodename.encode()).hexdigest()[:8]
+    (place / f"a.cow.image.{host}-0.new").mkdir()
+    done = run(store())
+    assert not done.get("failed") and not done["changed"] and "a.cow.image" in str(done["warnings"])
 
 
 def test_an_image_that_was_moved(place, store):

@@ -75,6 +75,14 @@ def test_a_pool_by_its_path_needs_more():
         pool.check(spec.parse({"path": path, **more}))
 
 
+def test_a_pool_of_lvm():
+    table = "0 41943040 thin-pool file:/srv/pool.meta file:/srv/pool.data 128 0"
+    for source in ({"path": "/dev/mapper/vg-pool-tpool"}, {"table": table, "name": "vg-pool-tpool"}):
+        with pytest.raises(InvalidValue, match="LVM.*lvcreate") as caught:
+            pool.check(spec.parse({**source, "uuid": "LVM-x-tpool"}))
+        assert caught.value.option == "pool.uuid"
+
+
 class RefusingControl:
     """Device-mapper, which cannot delete one volume. ``told``: the messages that it got."""
 
