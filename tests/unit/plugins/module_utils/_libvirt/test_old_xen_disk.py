@@ -38,6 +38,9 @@ class Domain:
     def __init__(self, store, device):
         self.store, self.device, self.failures, self.is_listed = store, device, 0, True
 
+    def ID(self):
+        return GUEST.domid
+
     def XMLDesc(self, flags):
         return "<target dev='xvdb' bus='xen'/>" if self.is_listed else ""
 
@@ -89,7 +92,8 @@ def scene(monkeypatch, tmp_path):
         domain = Domain(store, device)
         monkeypatch.setattr(attach._connection, "require", lambda: None)
         monkeypatch.setattr(attach, "libvirt", types.SimpleNamespace(VIR_DOMAIN_AFFECT_LIVE=1))
-        monkeypatch.setattr(attach, "_with_domain", lambda guest, uri, limit, function: function(domain))
+        link = types.SimpleNamespace(lookupByUUIDString=lambda uuid: domain)
+        monkeypatch.setattr(attach, "_with_run", lambda guest, uri, limit, function: function(link, domain))
         yield types.SimpleNamespace(disk=disk, domain=domain, backend=backend, image=image)
 
 
