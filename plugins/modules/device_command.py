@@ -154,11 +154,21 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Make a file system on a loop device
+- name: See whether a loop device is blank
+  racefree.block.device_command:
+    argv: [wipefs, --noheadings, --output, TYPE, "{disk}"]
+    devices:
+      disk: {diskseq: "{{ disk.device.diskseq }}"}
+  register: found
+  changed_when: false
+  check_mode: false
+
+- name: Make a file system on it, if it is
   racefree.block.device_command:
     argv: [mkfs.ext4, -q, "{disk}"]
     devices:
       disk: {diskseq: "{{ disk.device.diskseq }}"}
+  when: found.stdout | trim | length == 0
 
 - name: Encrypt a new file, with a passphrase that nobody sees; a second run would destroy what is in it
   racefree.block.device_command:

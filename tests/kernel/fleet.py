@@ -55,6 +55,13 @@ class Run:
         absent = plan.entries_of(guests, "absent", sizes, common)
         present = plan.entries_of(guests, "present", sizes, common, check_mode=True, mtimes=times)
         rows = self._disks("check the disks", absent + present, check=True)
+        unused = {
+            "files": [path for file in files for path in file["remove"]],
+            "going": [{"domain": row["domain"], "vdev": row["vdev"]} for row in absent],
+            "uri": qemuhost.URI,
+        }
+        if unused["files"]:
+            self._module("check the files to remove", "unused_storage", check=True, **unused)
         for row in plan.images_of(guests):
             self._module("convert the image", "golden_image", **row)
         self._disks("remove the disks", absent)
@@ -69,10 +76,8 @@ class Run:
         present = plan.entries_of(guests, "present", sizes, common, mtimes=times)
         if self.changed or len(rows) != len(files) or any(row["changed"] for row in rows):
             self._disks("define the disks", present)
-        for file in files:
-            for path in file["remove"]:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+        if unused["files"]:
+            self._module("remove the files", "unused_storage", **unused)
         self.seconds = sum(self.steps.values())
 
     def _golden(self, guests):

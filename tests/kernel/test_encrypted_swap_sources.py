@@ -69,6 +69,19 @@ def mapped(disk, name, cleanup):
     return name
 
 
+def test_a_device_that_appears_late(swap, disk, tmp_path, monkeypatch, capsys):
+    """The host may be booting. What does not appear is named."""
+    path = tmp_path / "by-id"
+    swap("late", size=None, source={"path": str(path)})
+    maker = threading.Timer(1, path.symlink_to, [disk])
+    maker.start()
+    assert program.main(["start", "late"]) == 0 and len(swaps()) == 1, capsys.readouterr().err
+    assert program.main(["stop", "late"]) == 0
+    path.unlink()
+    monkeypatch.setattr(program, "_LATE_SECONDS", 0.1)
+    assert program.main(["start", "late"]) == 1 and str(path) in capsys.readouterr().err
+
+
 def test_two_areas_on_one_file(swap, capsys):
     path = swap("old")
     assert program.main(["start", "old"]) == 0

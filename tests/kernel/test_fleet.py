@@ -10,6 +10,8 @@ import os
 
 import fleet
 import pytest
+import qemuhost
+from conftest import Failed, run_module
 
 pytestmark = pytest.mark.qemu
 
@@ -25,5 +27,10 @@ def test_a_fleet_of_one_golden_image():
             "define the disks",
         }
         assert guests.run().changed == set()
+        # A guest that is not in a role's list keeps its file.
+        name, path = guests.names[0], guests.changes(guests.names[0])
+        with pytest.raises(Failed, match=f"vda of {name}, in its definition of libvirt names it"):
+            run_module("unused_storage", files=[path], uri=qemuhost.URI)
+        assert os.path.exists(path)
         guests.run("absent")
         assert not [name for name in os.listdir(guests.place) if ".cow" in name]

@@ -8,7 +8,9 @@ The playbook luks_guest without its guest, which needs Xen: an open file takes t
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
 
 import pytest
 from conftest import snapshot, wait_until
@@ -16,7 +18,8 @@ from role_play import changes, run_playbook
 
 pytestmark = pytest.mark.systemd
 PASSPHRASE = "the passphrase of a test"
-ENCRYPT, OPEN, LEAVE = "Encrypt it", "Open it", "Let it go with its last user, the guest"
+ENCRYPT, OPEN = "Encrypt the blank file", "Open the encrypted file"
+LEAVE = "Have it removed when the guest releases it"
 
 
 @pytest.fixture
@@ -34,9 +37,9 @@ def play(tmp_path):
     }
     words = [word for item in variables.items() for word in ("-e", "{}='{}'".format(*item))]
 
-    def run(*options):
+    def run(*options, playbook="luks_guest"):
         done = run_playbook(
-            tmp_path, "-vvv", "-i", str(inventory), *words, *options, "racefree.block.luks_guest"
+            tmp_path, "-vvv", "-i", str(inventory), *words, *options, f"racefree.block.{playbook}"
         )
         assert PASSPHRASE not in done.stdout + done.stderr
         return changes(done)
@@ -46,6 +49,8 @@ def play(tmp_path):
 
 def test_an_encrypted_file_that_goes_with_its_guest(play, tmp_path):
     before = snapshot()
+    # A new host has no file yet.
+    assert play("--check") == {"Create the file"} and not (tmp_path / "data.luks").exists()
     assert {ENCRYPT, OPEN} <= play("--skip-tags", "guest,leave")
     with open("/dev/mapper/luks-guest", "r+b") as guest:
         # It is not encrypted or opened again, and stays as long as the guest has it.
@@ -56,3 +61,22 @@ def test_an_encrypted_file_that_goes_with_its_guest(play, tmp_path):
     assert play("--skip-tags", "guest") == {OPEN, LEAVE}
     wait_until(lambda: snapshot() == before, 20)
     assert stat.S_IMODE((tmp_path / "data.luks").stat().st_mode) == 0o600
+
+
+def test_what_a_file_contains_is_not_destroyed(play, tmp_path):
+    """A file system is refused by the one playbook, and stays as it is with the other, which makes one."""
+    path = tmp_path / "data.luks"
+    with open(path, "wb") as file:
+        file.truncate(64 << 20)
+    subprocess.run(["mkfs.ext4", "-q", path], check=True)
+    before = path.read_bytes(), snapshot()
+    with pytest.raises(AssertionError, match=f"{path} contains ext4"):
+        play("--skip-tags", "guest,leave")
+    names = ["-e", f"names_image={path}"]
+    made = "Make a file system on the blank disk"
+    assert made not in play(*names, playbook="block_names")
+    assert (path.read_bytes(), snapshot()) == before
+    os.truncate(path, 0)
+    os.truncate(path, 64 << 20)
+    assert made not in play(*names, "--check", playbook="block_names")
+    assert made in play(*names, playbook="block_names") and made not in play(*names, playbook="block_names")

@@ -161,11 +161,28 @@ def test_what_the_kernel_does_counts(play, tmp_path, image, cleanup):
     changed, said = play(role(dict(one, priority=9, overwrite=True)))
     assert changed == {"Describe the areas"} and swaps() == before, said
 
+    # On a file, however it is given, the unit needs the file system, and on another device no more.
+    place = tmp_path / "a%b"
+    place.mkdir()
+    (place / "swap").write_bytes(os.urandom(16 * MIB))
+    source = {"file": str(place / "swap"), "direct_io": False}
+    changed, said = play(role({"name": "disk", "source": source, "overwrite": True}))
+    assert needed("disk") == [str(place)] and needed("one") == [str(tmp_path)], said
+    changed, said = play(role(doubtful))
+    assert needed("disk") == [] and needed("one") == [str(tmp_path)], said
+    assert "racefree-boot-devices.service" in systemctl("show", "--property=After", UNIT.format("disk"))[1]
+
     # Removed, although its unit does not stop it.
     with setting("disk", "ExecStopPost="):
         dummy, said = play(role({"name": "disk", "state": "absent"}))
     assert list(swaps()) == [16 * 1024 - 4], said
     play(role(state="absent"))
+
+
+def needed(name):
+    """The paths whose file systems the area's unit requires, without that of its own directories."""
+    shown = systemctl("show", "--property=RequiresMountsFor", "--value", UNIT.format(name))[1]
+    return [path for path in shown.split() if path not in ("/var/tmp", "/tmp")]
 
 
 def mapped(path, letter, cleanup):

@@ -12,12 +12,11 @@ Pure. An absent entry uses no storage: it may belong to another guest by now.
 
 from __future__ import annotations
 
-import posixpath
 from typing import Callable, Optional
 
-from .. import _dm_table
 from .._base.errors import InvalidValue, TableError
-from .._source import spec
+from .._source import named_storage, spec
+from .._source.named_storage import Volume, plain
 from .entry import Entry
 from .pool import Pool
 
@@ -25,8 +24,6 @@ from .pool import Pool
 Key = Callable[[Optional[str]], Optional[str]]
 # The label of a file's user, its entry (None for a pool), and the path.
 User = tuple[str, Optional[Entry], str]
-# The key of a pool, and the number of a volume.
-Volume = tuple[str, int]
 
 # Suffix of the record beside a snapshot store, which identifies the image of the store.
 RECORD = ".image"
@@ -73,7 +70,7 @@ def _add_named(
     named = [(entry.label, entry.source) for entry in present if entry.source is not None]
     for label, value in [*named, *((str(pool), pool.source) for pool, dummy in pools.values())]:
         try:
-            paths, numbers = _named_in(spec.parse(value))
+            paths, numbers = named_storage.of_source(spec.parse(value))
         except (InvalidValue, TableError):
             # The source is not valid: the modules refuse it before anything is removed.
             continue
@@ -83,40 +80,10 @@ def _add_named(
             volumes.setdefault(volume, label)
 
 
-def _named_in(source: object) -> tuple[list[str], list[Volume]]:
-    """The files, and the volumes of thin pools, that a source names."""
-    if isinstance(source, spec.FileSource):
-        return [source.file], []
-    files: list[str] = []
-    volumes: list[Volume] = []
-    targets = _dm_table.parse_table(source.table).targets if isinstance(source, spec.TableSource) else ()
-    for target in targets:
-        for slot in target.devices():
-            below = spec.parse_slot(slot)
-            more = _named_in(below)
-            files += more[0]
-            volumes += more[1]
-            if target.TYPE == "thin" and slot.field == "pool":
-                volumes += [(name, target.id) for name in _names_of(below)]
-    return files, volumes
-
-
-def _names_of(pool: object) -> list[str]:
-    """What identifies a pool: its uuid, name and path, as far as the source has them."""
-    names = [getattr(pool, "uuid", None), getattr(pool, "name", None)]
-    path = getattr(pool, "path", None)
-    return [name for name in [*names, path and plain(path)] if name]
-
-
 def key_by(identities: dict[str, str] | None) -> Key:
     """Return the function that converts a path to the value that is compared."""
     known = {plain(path): identity for path, identity in (identities or {}).items()}
     return lambda path: None if path is None else known.get(plain(path), plain(path))
-
-
-def plain(path: object) -> str:
-    """Normalize a path for comparison."""
-    return "/" + posixpath.normpath(str(path)).lstrip("/")
 
 
 def _check_vdevs(entries: list[Entry]) -> None:

@@ -18,8 +18,9 @@ from typing import Any
 
 from .._base.errors import InvalidValue
 from .._base.values import SECTOR
+from .._source.named_storage import plain
 from . import conflicts
-from .conflicts import RECORD, plain
+from .conflicts import RECORD
 from .entry import Entry, Sizes, SourceData, entry_of, source_of
 
 # Guests as the role guest_disks takes them.

@@ -60,6 +60,8 @@ class Item:
         self.params = params
         self.resources = resources
         self.warnings: list[str] = []
+        # Set by the task that the item is part of.
+        self.check_mode = False
 
     def key(self) -> tuple[str, Any]:
         """``(option, value)`` of the option that names the device, for messages."""

@@ -38,6 +38,8 @@ class Task:
         # The same rows, in the order in which they are processed.
         self._ordered = list(self.rows)
         self.check_mode = check_mode
+        for item in items:
+            item.check_mode = check_mode
         self.on_error = on_error
         self.warnings: list[str] = []
         self.was_stopped = False

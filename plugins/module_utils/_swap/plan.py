@@ -11,6 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 from __future__ import annotations
 
 import json
+import os
 
 from .._base import gone
 from .._base.errors import BlockError, DefinitionError, DeviceGone, InvalidValue
@@ -32,12 +33,13 @@ if TYPE_CHECKING:
 class Plan(Record):
     """
     ``errors`` and ``warnings`` as texts. ``running``: the names of the areas that the kernel swaps to as they
-    are to be.
+    are to be. ``directories``: {name: the directory of the file that the area is on}.
     """
 
     errors: list[str]
     warnings: list[str]
     running: list[str]
+    directories: dict[str, str]
 
 
 class _Storage(Record):
@@ -63,10 +65,14 @@ def plan(text: str) -> Plan:
         areas, removed = dict(given["areas"]), list(given["removed"])
     except (ValueError, TypeError, KeyError) as error:
         raise DefinitionError(f"the areas cannot be read: {error}", hint="Apply the role again") from error
-    found = Plan([], [], [])
+    found = Plan([], [], [], {})
     with Resources() as resources:
         wanted = {name: _config(found.errors, name, values) for name, values in areas.items()}
         valid = {name: one for name, one in wanted.items() if one is not None}
+        for name, one in valid.items():
+            source = one.parsed()
+            if isinstance(source, spec.FileSource):
+                found.directories[name] = os.path.dirname(source.file)
         _compare(resources, found, valid, [*areas, *removed])
         ours = _devices_of(resources, [config.identity(name) for name in removed])
         for name, one in valid.items():

@@ -35,6 +35,9 @@ from .._source.resources import Resources
 from . import area, config, contents, file, plan, running, suspended, users
 
 _UDEV_SECONDS = 30
+# How long to wait for a disk or a file that does not exist yet: the host may be booting. The role
+# boot_devices waits as long by default.
+_LATE_SECONDS = 30
 _GOING_SECONDS = 10
 _RELEASE_SECONDS = 1
 _SECTOR = 512
@@ -52,6 +55,8 @@ def main(arguments: list[str]) -> int:
         config.check_name(name)
         # What runs can be stopped, whatever its configuration says by now.
         wanted = config.read(name) if action == "start" else None
+        if wanted is not None:
+            wait_for(wanted)
         with Resources() as resources:
             seals.reap()
             orphans.reap(resources)
@@ -68,6 +73,23 @@ def main(arguments: list[str]) -> int:
 
 def _say(text: str) -> None:
     sys.stderr.write(f"racefree-encrypted-swap: {text}\n")
+
+
+def wait_for(wanted: config.Config) -> None:
+    """
+    Wait until the path of the area's storage exists. If it does not in time, the start says what is missing.
+    """
+    source = wanted.parsed()
+    if isinstance(source, spec.FileSource):
+        # With a size, the file is made.
+        path = None if wanted.size is not None else source.file
+    else:
+        path = source.path if isinstance(source, spec.PathSource) else None
+    limit = Deadline(_LATE_SECONDS)
+    for pause in pauses():
+        if path is None or limit.expired or gone.exists(path):
+            return
+        limit.sleep(pause)
 
 
 def start(resources: Resources, wanted: config.Config) -> None:

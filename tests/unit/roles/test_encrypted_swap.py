@@ -78,6 +78,8 @@ def test_the_plan_runs_without_being_installed(tmp_path):
         "b/c": {"source": {"file": "/x"}},
         "d": {"source": {"file": "/x", "overlap": True}},
         "e": {"source": {"table": ["0 8 zero"]}},
+        "f": {"source": {"file": "/srv/a b/swap", "direct_io": False}, "size": 1 << 20},
+        "g": {"source": "file:/srv/swap"},
     }
     done = subprocess.run(
         [sys.executable, "-I", "-c", (ROLE / "files/encrypted_swap_plan.py").read_text(encoding="utf-8")],
@@ -96,7 +98,23 @@ def test_the_plan_runs_without_being_installed(tmp_path):
         "e: source table:(unnamed): must name a file or a device that exists",
     )
     assert [error.startswith(words) for error, words in zip(found["errors"], wanted)] == [True] * 4
+    # The role has the file systems of these mounted, however the file is given.
+    assert found["directories"] == {"f": "/srv/a b", "g": "/srv"}
     assert found["running"] == [] and not list(tmp_path.iterdir())
+
+
+def test_the_unit_waits_for_devices_that_are_made_at_boot():
+    """A shutdown stops it before them, in the opposite order."""
+    units = {
+        role: set(
+            re.findall(
+                r"\S+\.service", " ".join(re.findall(r"^After=(.*)", path.read_text(encoding="utf-8"), re.M))
+            )
+        )
+        for role in ("boot_devices", "encrypted_swap")
+        for path in (ROOT / "roles" / role / "files").glob("*.service")
+    }
+    assert units["boot_devices"] | {"racefree-boot-devices.service"} <= units["encrypted_swap"]
 
 
 def test_all_roles_unpack_their_library_with_the_same_program():
