@@ -21,7 +21,7 @@ from ansible_collections.racefree.block.tests.unit.plugins.module_utils.played_h
 
 @pytest.mark.parametrize("replaces", [False, True])
 def test_a_path_that_leads_elsewhere_after_the_plan(host, tmp_path, monkeypatch, replaces):
-    """The disk sequence number is compared with the device that is attached, not only with that of the plan."""
+    """The disk sequence number is compared with the device that is attached, not only when planning."""
     loops = [loopdevices.bind_free(host.image(name)) for name in ("right", "wrong")]
     try:
         if replaces:

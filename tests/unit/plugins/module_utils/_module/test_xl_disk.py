@@ -128,7 +128,7 @@ def fixture_xl(host, monkeypatch):
 
 
 class Seals:
-    """Seals, which need a kernel with BPF: here they are lines of a file, as modules run in other processes."""
+    """Seals, which need a kernel with BPF: here they are lines of a file, for modules in other processes."""
 
     def __init__(self, path):
         self.path = path
