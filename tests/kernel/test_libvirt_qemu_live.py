@@ -129,7 +129,13 @@ def test_a_detached_disk_leaves_no_label_and_another_one_can_be_attached(tmp_pat
 def test_a_disk_with_another_mode_bus_or_use(tmp_path, image):
     """It is not changed on the way. A disk that is removed may have any."""
     with running(tmp_path, image) as (domain, name):
-        arguments = {"domain": domain, "vdev": "vdb", "source": {"file": image("a")}, "uri": URI, "live": True}
+        arguments = {
+            "domain": domain,
+            "vdev": "vdb",
+            "source": {"file": image("a")},
+            "uri": URI,
+            "live": True,
+        }
         arguments["config"] = False
         run_module("libvirt_disk", mode="r", shared=True, **arguments)
         for options, words in (
@@ -145,7 +151,13 @@ def test_a_disk_with_another_mode_bus_or_use(tmp_path, image):
 def test_a_guest_that_is_started_again_meanwhile(tmp_path, image, monkeypatch):
     """A domain has the same UUID in its next run, which must not get the disk, or lose one of its own."""
     with running(tmp_path, image) as (domain, name), contextlib.closing(libvirt.open(URI)) as link:
-        arguments = {"domain": domain, "vdev": "vdb", "source": {"file": image("a")}, "uri": URI, "live": True}
+        arguments = {
+            "domain": domain,
+            "vdev": "vdb",
+            "source": {"file": image("a")},
+            "uri": URI,
+            "live": True,
+        }
         handle = link.lookupByUUIDString(domain)
         before, settle, look_up_run = handle.ID(), disk_device.settle, connection.look_up_run
 

@@ -56,10 +56,9 @@ class RunningDisk(Running):
         self.listed = live.disk(self.request.target)
         self.had_recipe = live.recipe(self.request.target)
         before, has = self._before(), self.vbd
-        if self.request.present:
-            after = self._plan_present(before, below, recipe)
-        else:
-            after = self._plan_absent(before)
+        after = (
+            self._plan_present(before, below, recipe) if self.request.present else self._plan_absent(before)
+        )
         if self.changes_disk:
             gets = self.request.present and self.request.device_type == "cdrom"
             attach.refuse_cd(gets or (has is not None and has.cdrom), self.request.title, "Set live=false")
