@@ -44,7 +44,7 @@ options:
       - Whether to change the running domain too, if it is running. Only for V(xen:///system) and
         V(qemu:///system).
       - A CD of a running guest of Xen can only be changed without libvirt, see
-        M(racefree.block.xen_vbd#module).
+        M(racefree.block.xen_vbd).
       - With O(config=false), the domain must be running.
       - The recipe is also added to the definition of the running domain, so that the domain can be saved and
         restored, even after a boot of the host. With O(config=false), no recipe is added, and there is a

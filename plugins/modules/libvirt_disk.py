@@ -244,19 +244,17 @@ device:
 replaced:
   description: >-
     The disk, or the medium of a CD drive of QEMU, that was replaced. V(null) if none was, or in check mode.
+    The C(path) of a medium is that of the definition, where the new medium is now.
   returned: success
   type: dict
   contains:
     path:
-      description: >-
-        Path of its device. V(null) if the guest was releasing it already. For a medium, the path in the
-        definition, where the new one is now.
+      description: Path of its device. V(null) if the guest was releasing it already.
       returned: success
       type: str
       sample: /dev/loop3
     diskseq:
-      description: >-
-        Disk sequence number of its device. V(null) if the guest was releasing it already, and for a file.
+      description: Disk sequence number of its device. V(null) if the guest was releasing it already.
       returned: success
       type: int
       sample: 41

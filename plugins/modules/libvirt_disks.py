@@ -241,20 +241,18 @@ disks:
           sample: false
     replaced:
       description: >-
-        The disk, or the medium of a CD drive of QEMU, that was replaced. V(null) if none was, or in check mode.
+        The disk, or the medium of a CD drive of QEMU, that was replaced. V(null) if none was, or in check
+        mode. The C(path) of a medium is that of the definition, where the new medium is now.
       returned: when the entry succeeded
       type: dict
       contains:
         path:
-          description: >-
-            Path of its device. V(null) if the guest was releasing it already. For a medium, the path in the
-            definition, where the new one is now.
+          description: Path of its device. V(null) if the guest was releasing it already.
           returned: when the entry succeeded
           type: str
           sample: /dev/loop3
         diskseq:
-          description: >-
-            Disk sequence number of its device. V(null) if the guest was releasing it already, and for a file.
+          description: Disk sequence number of its device. V(null) if the guest was releasing it already.
           returned: when the entry succeeded
           type: int
           sample: 41

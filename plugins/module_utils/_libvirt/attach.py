@@ -244,7 +244,8 @@ def _proven(store: Store, request: Request) -> Vbd:
     if opened is None:
         said = f": {vbd.error}" if vbd.error else ""
         raise GuestError(
-            f"libvirt says that it attached the disk, but blkback has not opened it (state {vbd.state}){said}",
+            f"libvirt says that it attached the disk, but blkback has not opened it (state {vbd.state})"
+            + said,
             device=str(request),
         )
     if not vbd.number == opened == (device.id.major, device.id.minor):

@@ -169,7 +169,7 @@ class CdDrive:
             self._put_recipe(self.had_recipe)
 
     def replaced(self) -> dict[str, Any] | None:
-        """The old medium as plain data for a module's return values; None if this run has not replaced one."""
+        """The medium that this run has replaced, as plain data for a module's return values, or None."""
         if not self._inserts or self._old.source is None:
             return None
         return {

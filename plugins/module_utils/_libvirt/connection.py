@@ -131,7 +131,7 @@ def is_xen(uri: str) -> bool:
 
 
 def is_xen_here(uri: str) -> bool:
-    """Whether the URI leads to this host's guests of Xen. That of another host has other devices and guests."""
+    """Whether the URI leads to this host's guests of Xen. The devices of another host are others."""
     return driver_of(uri)[:2] == ("xen", "")
 
 

@@ -158,7 +158,7 @@ def test_a_recipe_only_in_the_running_definition(source, doubts, recipe, warned)
 
 
 def test_what_is_not_rolled_back_is_told(scene):
-    """The guest itself is looked at: libvirt may have failed before, or after, the guest released its disk."""
+    """The guest is looked at: libvirt may have failed before or after the guest released its disk."""
     scene.error, scene.sticks = GuestError("no"), True
     item = scene.item("present", had=OLD, wanted=RECIPE)
     assert item.remains() == []

@@ -123,3 +123,12 @@ def test_a_cd_cannot_be_changed_in_a_running_guest(host, monkeypatch, has, optio
         monkeypatch.setattr(RunningDisk, "_difference", lambda disk, vbd: setattr(disk, "device", 1))
         monkeypatch.setattr(grown, "compare", lambda *words: False)
         assert not planned(host, device_type="cdrom", mode="r").changes_disk
+
+
+@pytest.mark.parametrize("present, way", [(True, "or set replace=true"), (False, "run the task again")])
+def test_a_disk_that_the_guest_is_releasing(host, present, way):
+    """``replace`` is refused with ``state=absent``."""
+    has_disk(host, state="5")
+    with pytest.raises(DeviceBusy, match="is being detached") as caught:
+        planned(host, present=present)
+    assert way in str(caught.value) and ("replace" in str(caught.value)) is present
