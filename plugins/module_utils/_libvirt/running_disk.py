@@ -52,6 +52,8 @@ class RunningDisk(Running):
             key = vbd_nodes.Key(self.guest.domid, vdev.parse(self.request.target).number)
             store, request = self.resources.shared(Store), self.request
             attached.refuse_served_by_others(store, key, request.target, request.title)
+            if request.present:
+                attached.refuse_nodes(store, key, request.target, request.title)
         live = domain_xml.parsed(self.definition.live)
         self.listed = live.disk(self.request.target)
         self.had_recipe = live.recipe(self.request.target)

@@ -159,7 +159,9 @@ class DiskItem(Item):
         sealing.prepare()
 
     def _source(self) -> Source:
-        source = check_source_mode(spec.parse(self.params["source"]), self.params["mode"])
+        source = spec.parse(self.params["source"])
+        if self.params["state"] == "present":
+            source = check_source_mode(source, self.params["mode"])
         if self.params["config"]:
             _recipe.check(source)
         return source

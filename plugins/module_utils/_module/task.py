@@ -286,16 +286,25 @@ class Task:
             row.applied = False
             if row.holder is not None:
                 row.holder.release()
-            # Changed, until it is known that the rollback was complete.
-            row.changed = True
-            try:
-                if not row.item.is_removal():
-                    row.item.undo()
-                remains = row.item.remains()
-                row.changed = bool(remains)
-                self.warnings += [f"{row.item.title()}: not rolled back: {text}" for text in remains]
-            except Exception as error:  # the others must still be rolled back
-                self.warnings.append(f"{row.item.title()}: could not be rolled back: {error}")
+            # Changed, unless the rollback was complete.
+            texts = self._undo_row(row)
+            row.changed = bool(texts)
+            self.warnings += [f"{row.item.title()}: {text}" for text in texts]
+
+    @staticmethod
+    def _undo_row(row: Row) -> list[str]:
+        """What was not rolled back, as texts. An error of one step does not hide what the other one says."""
+        texts: list[str] = []
+        try:
+            if not row.item.is_removal():
+                row.item.undo()
+        except Exception as error:  # the others must still be rolled back
+            texts.append(f"could not be rolled back: {error}")
+        try:
+            texts += [f"not rolled back: {text}" for text in row.item.remains()]
+        except Exception as error:  # as above
+            texts.append(f"it could not be seen whether it was rolled back: {error}")
+        return texts
 
     def _refuse_duplicates(self) -> None:
         """If two rows are about one device, neither is applied, because it is unknown which one is meant."""

@@ -103,6 +103,12 @@ def item_of(resources, **options):
     return item
 
 
+def test_a_read_only_source_is_removed_without_its_mode():
+    with Resources() as resources:
+        item = item_of(resources, source={"file": "/srv/a.raw", "read_only": True}, state="absent")
+        assert item.request.source.read_only
+
+
 def thin(length, number=1):
     pool = {"path": "/dev/mapper/pool", "uuid": "POOL-1"}
     return {"table": [{"start": 0, "length": length, "target": "thin", "pool": pool, "id": number}]}

@@ -132,3 +132,11 @@ def test_a_disk_that_the_guest_is_releasing(host, present, way):
     with pytest.raises(DeviceBusy, match="is being detached") as caught:
         planned(host, present=present)
     assert way in str(caught.value) and ("replace" in str(caught.value)) is present
+
+
+def test_nodes_that_are_left_of_another_disk(host):
+    """libvirt's driver would find them only when the file of the new disk has grown."""
+    host._shared[Store].write(f"{Key(5, 51728).libxl}/backend-id", "0")
+    with pytest.raises(DeviceBusy, match="nodes of one are left: /libxl/5/device/vbd/51728"):
+        planned(host)
+    assert planned(host, present=False).changes_disk is False

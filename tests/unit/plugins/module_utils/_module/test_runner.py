@@ -444,6 +444,14 @@ def test_failed_rollbacks_are_reported_and_the_rest_is_rolled_back(row, files):
         os.unlink(row("b")["path"])
 
 
+def test_a_failed_rollback_does_not_hide_what_else_remains(row, files, monkeypatch):
+    monkeypatch.setattr(FileItem, "remains", lambda item: ["the file has 8 bytes"])
+    result, warnings = many([row("a", fail="undo"), row("b", fail="apply")])
+    told = " ".join(warnings)
+    assert "could not be rolled back" in told and told.count("not rolled back: the file has 8 bytes") == 2
+    assert [entry["changed"] for entry in result["devices"]] == [True, True]
+
+
 @pytest.mark.parametrize("on_error, left", [("rollback", {}), ("keep", {"b": "new"})])
 def test_duplicates_are_refused(row, files, tmp_path, on_error, left):
     twin = dict(row("a", "another"), path=f"{tmp_path}/./x/../a")
