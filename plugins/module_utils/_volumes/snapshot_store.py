@@ -30,9 +30,10 @@ from .._block import image_format, new_loop
 
 TYPE_CHECKING = False  # for type checkers it is true; importing typing takes long
 if TYPE_CHECKING:
-    # Device number, inode number, size, and the times of modification and change.
-    Key = tuple[int | None, ...]
+    from typing import Optional
 
+    # Device number, inode number, size, and the times of modification and change.
+    Key = tuple[Optional[int], ...]
 
 RECORD = ".image"
 # SNAP_MAGIC, the first bytes of a store that has been used.
