@@ -96,8 +96,8 @@ def changed_tasks(output: str) -> set[str]:
 @contextlib.contextmanager
 def failing(directory: Path, tool: str, *first: str) -> Iterator[None]:
     """
-    In this block, calls of ``tool`` fail whose words begin with one of ``first``, also in plays. A program that
-    replaces it is made in ``directory``.
+    In this block, calls of ``tool`` fail whose words begin with one of ``first``, also in plays. The program
+    that replaces it is made in ``directory``.
     """
     bins, before = directory / "failing", os.environ["PATH"]
     bins.mkdir(exist_ok=True)

@@ -32,8 +32,7 @@ def service(unit):
     """The unit's properties as systemd has them, as ``{name: text}``."""
     done = subprocess.run(
         ["systemctl", "show", f"--property={STATE},{PID},{START}", "--timestamp=us+utc", "--", unit],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         check=False,
         text=True,
         env=dict(os.environ, LC_ALL="C"),
@@ -69,5 +68,5 @@ def age(unit, paths):
 
 
 if __name__ == "__main__":
-    # As sd_booted(3).
-    print(age(sys.argv[1], sys.argv[2:]) if os.path.isdir("/run/systemd/system") else "stopped")
+    # As sd_booted(3): without systemd the directory does not exist.
+    print(age(sys.argv[1], sys.argv[2:]) if changed("/run/systemd/system") else "stopped")
