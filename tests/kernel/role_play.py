@@ -8,13 +8,15 @@ Apply roles and playbooks of the collection to this system, and see what they ha
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,46 @@ def changed_tasks(output: str) -> set[str]:
     recap = re.search(r" changed=([0-9]+) ", output)
     assert recap is not None and bool(names) == (recap.group(1) != "0"), output
     return names
+
+
+@contextlib.contextmanager
+def failing(directory: Path, tool: str, *first: str) -> Iterator[None]:
+    """
+    In this block, calls of ``tool`` fail whose words begin with one of ``first``, also in plays. The program
+    that replaces it is made in ``directory``.
+    """
+    bins, before = directory / "failing", os.environ["PATH"]
+    bins.mkdir(exist_ok=True)
+    patterns = "|".join(f"'{words}'*" for words in first)
+    text = f'#!/bin/sh\ncase "$*" in {patterns}) exit 1 ;; esac\nexec {shutil.which(tool)} "$@"\n'
+    (bins / tool).write_text(text, encoding="ascii")
+    (bins / tool).chmod(0o755)
+    os.environ["PATH"] = f"{bins}:{before}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
+
+
+def main_pid(service: str) -> int:
+    """The main process of a running service, or 0."""
+    command = ["systemctl", "show", "--value", "--property=MainPID", service]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def run_libvirtd() -> None:
+    """Start libvirt's daemon, so that it does not end when it has nothing to do, as Debian's does."""
+    more = Path("/run/systemd/system/libvirtd.service.d/stays.conf")
+    more.parent.mkdir(parents=True, exist_ok=True)
+    more.write_text("[Service]\nEnvironment=LIBVIRTD_ARGS=\n", encoding="ascii")
+    for words in (["daemon-reload"], ["restart", "libvirtd"]):
+        subprocess.run(["systemctl", *words], check=True, timeout=120)
+
+
+def switch_again(link: str) -> None:
+    """Replace a link by an equal one, as the last that a play did before it was ended."""
+    os.symlink(os.readlink(link), f"{link}.new")
+    os.replace(f"{link}.new", link)
 
 
 def files() -> dict[str, object]:

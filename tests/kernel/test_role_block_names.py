@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from conftest import run_module, udev_settle, wait_until
 from names_service import diskseq_of, losetup
-from role_play import changes, files, play_role
+from role_play import changed_tasks, changes, failing, files, main_pid, play_role, switch_again
 from sealing import is_refused, nothing_sealed
 
 BY_DISKSEQ, IDENTITY = "/dev/disk/by-diskseq", "/dev/racefree"
@@ -56,11 +56,6 @@ def active() -> list[bool]:
     ]
 
 
-def pid_of(service: str) -> int:
-    command = ["systemctl", "show", "--value", "--property=MainPID", service]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
 def status_of(pid: int) -> dict[str, str]:
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
@@ -81,7 +76,7 @@ def test_installed_used_killed_changed_and_removed(role, loop, tmp_path):
     assert os.readlink(udev_link) == f"../../{os.path.basename(loop)}"
 
     wrong = play_role(tmp_path, "block_names", variables={"block_names_links": ["mapper", "disk/by-diskseq"]})
-    assert wrong.returncode and "block_names_links mapper, disk/by-diskseq: each must be" in wrong.stdout
+    assert wrong.returncode and "must be a list; each must be a directory below /dev" in wrong.stdout
     predicted = role(check=True)
     assert files() == before and active() == [False, False] and os.path.islink(udev_link)
 
@@ -92,6 +87,13 @@ def test_installed_used_killed_changed_and_removed(role, loop, tmp_path):
     assert not os.path.islink(udev_link) and os.lstat(udev_link).st_rdev == os.stat(loop).st_rdev
     by_label = f"{IDENTITY}/link/disk/by-label/names"
     assert os.readlink(by_label) == udev_link and diskseq_of(by_label) == number
+
+    # A play was ended after it had switched to another library.
+    earlier = [main_pid(service) for service in SERVICES]
+    switch_again("/usr/local/lib/racefree-block-names/racefree_block")
+    restart = "Have the services now and at every boot, started anew when they or their library are others"
+    assert role() == {restart} and active() == [True, True]
+    assert not set(earlier) & {main_pid(service) for service in SERVICES}
     assert not role()
 
     assert_opens(loop, number)
@@ -101,14 +103,21 @@ def test_installed_used_killed_changed_and_removed(role, loop, tmp_path):
     killed(udev_link, by_label)
     restarted(udev_link)
 
-    assert role(block_names_links=["disk/by-label"], block_names_identity=False, block_names_grace_ms=0)
+    other = {"block_names_links": ["disk/by-label"], "block_names_identity": False, "block_names_grace_ms": 0}
+    with failing(tmp_path, "udevadm", "trigger"):
+        assert play_role(tmp_path, "block_names", variables=other).returncode
+    assert "Have udev read its rules, and look at all disks" in role(**other)
     assert active() == [True, False] and not os.path.ismount(IDENTITY)
     assert os.readlink("/dev/disk/by-label/names") == udev_link
 
     installed = files()
     removed = role(check=True, block_names_state="absent")
     assert files() == installed and active() == [True, False]
-    assert removed <= role(block_names_state="absent")
+    with failing(tmp_path, "udevadm", "control", "trigger"):
+        ended = play_role(tmp_path, "block_names", variables={"block_names_state": "absent"})
+    assert ended.returncode and os.readlink("/dev/disk/by-label/names") == udev_link
+    assert removed <= changed_tasks(ended.stdout) | role(block_names_state="absent")
+    assert not role(block_names_state="absent")
     assert files() == before and active() == [False, False]
     assert not os.path.ismount(BY_DISKSEQ) and not os.path.ismount(IDENTITY)
     assert os.readlink(udev_link) == f"../../{os.path.basename(loop)}"
@@ -146,11 +155,11 @@ def sealed_devices() -> None:
 def held_back(link: str) -> None:
     """Neither service has more privileges than it needs, and the disk can be opened."""
     for service, capabilities in zip(SERVICES, ("0000000008200004", "0000000000200000")):
-        status = status_of(pid_of(service))
+        status = status_of(main_pid(service))
         assert status["CapEff"] == status["CapBnd"] == capabilities, status
         assert status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
         # Its mounts are visible to all processes.
-        assert os.readlink(f"/proc/{pid_of(service)}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
+        assert os.readlink(f"/proc/{main_pid(service)}/ns/mnt") == os.readlink("/proc/self/ns/mnt")
     with open(link, "r+b") as device:
         assert device.read(1) == b"\0"
 
@@ -158,10 +167,10 @@ def held_back(link: str) -> None:
 def killed(link: str, by_label: str) -> None:
     """After SIGKILL, accesses fail until systemd has restarted the service."""
     for service, path in zip(SERVICES, (link, by_label)):
-        pid = pid_of(service)
+        pid = main_pid(service)
         os.kill(pid, 9)
         wait_until(
-            lambda path=path, service=service, pid=pid: is_there(path) and pid_of(service) not in (0, pid)
+            lambda path=path, service=service, pid=pid: is_there(path) and main_pid(service) not in (0, pid)
         )
     for place in (BY_DISKSEQ, IDENTITY):
         with open("/proc/self/mountinfo", encoding="utf-8") as file:

@@ -16,7 +16,16 @@ import pytest
 import qemuhost
 from conftest import run_module
 from qemuhost import HOOK, URI, defined, definition, nothing_left, virsh
-from role_play import changes, files_but_libvirts, play_role, run_playbook
+from role_play import (
+    changed_tasks,
+    changes,
+    failing,
+    files_but_libvirts,
+    main_pid,
+    play_role,
+    run_libvirtd,
+    run_playbook,
+)
 
 pytestmark = [pytest.mark.systemd, pytest.mark.qemu]
 
@@ -35,13 +44,26 @@ def role(tmp_path):
     return apply
 
 
-def test_installed_used_and_removed(role, image):
-    before = files_but_libvirts()
+@pytest.fixture(autouse=True)
+def daemon():
+    # The role leaves the folder when it is removed.
+    os.makedirs(os.path.dirname(HOOK), exist_ok=True)
+    run_libvirtd()
+
+
+def test_installed_used_and_removed(role, image, tmp_path):
+    before, earlier = files_but_libvirts(), main_pid("libvirtd")
     predicted = role(check=True)
     assert files_but_libvirts() == before
+    restart = "Restart libvirt's daemon"
+    assert {"Install the hook", restart} <= predicted
+    # A restart that failed is repeated.
+    with failing(tmp_path, "systemctl", "restart"):
+        ended = play_role(tmp_path, "kvm_host", variables={"kvm_host_kernel_modules": []})
+    assert ended.returncode and main_pid("libvirtd") == earlier
     done = role()
-    # In check mode handlers only say what they would do.
-    assert predicted <= done and "Install the hook" in predicted
+    assert done == {restart} and main_pid("libvirtd") not in (0, earlier)
+    assert predicted <= done | changed_tasks(ended.stdout)
     installed = files_but_libvirts()
     assert os.access(HOOK, os.X_OK) and installed != before
     assert not role() and files_but_libvirts() == installed
@@ -60,6 +82,19 @@ def test_installed_used_and_removed(role, image):
             ["virsh", "-c", URI, "start", "role"], capture_output=True, text=True, timeout=120, check=False
         )
         assert refused.returncode and f"/dev/mapper/racefree-{domain}-vda" in refused.stderr
+
+
+def test_kernel_modules_that_could_not_be_loaded(tmp_path):
+    before = files_but_libvirts()
+    # A text is a list, too, as in options of modules.
+    variables = {"kvm_host_kernel_modules": "loop, no-such-module"}
+    for _again in range(2):
+        done = play_role(tmp_path, "kvm_host", variables=variables)
+        assert done.returncode and "no-such-module" in done.stdout.split("TASK [")[-1], done.stdout
+    listed = Path("/etc/modules-load.d/racefree-kvm-host.conf")
+    assert listed.read_text(encoding="ascii") == "loop\nno-such-module\n"
+    changes(play_role(tmp_path, "kvm_host", variables={"kvm_host_state": "absent"}))
+    assert files_but_libvirts() == before
 
 
 def test_quick_start_of_the_readme(tmp_path):

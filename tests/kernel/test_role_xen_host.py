@@ -16,11 +16,22 @@ from pathlib import Path
 
 import pytest
 from conftest import wait_until
-from role_play import changes, files, files_but_libvirts, play_role
+from role_play import (
+    changed_tasks,
+    changes,
+    failing,
+    files,
+    files_but_libvirts,
+    main_pid,
+    play_role,
+    run_libvirtd,
+    switch_again,
+)
 
 SERVICE = "racefree-block.service"
 SCRIPT = "/etc/xen/scripts/block"
 HOOK = "/etc/libvirt/hooks/libxl.d/50-racefree"
+HOOK_FILE = "/etc/libvirt/hooks/libxl"
 FOLDERS = ("/etc/libvirt/hooks", os.path.dirname(HOOK))
 
 pytestmark = [pytest.mark.systemd, pytest.mark.qemu]
@@ -41,22 +52,12 @@ def role(tmp_path):
     return apply
 
 
-def service_pid():
-    """The main process of the running service, or 0."""
-    shown = subprocess.run(
-        ["systemctl", "show", "--value", "--property=MainPID", SERVICE],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return int(shown)
-
-
 def is_active():
     return subprocess.run(["systemctl", "is-active", "--quiet", SERVICE], check=False).returncode == 0
 
 
-def test_installed_again_changed_and_removed(role):
+def test_installed_again_changed_and_removed(role, tmp_path):
+    run_libvirtd()
     before = files_but_libvirts()
     predicted = role(check=True, xen_host_default_script=True, xen_host_libvirt_hook=True)
     assert files_but_libvirts() == before and not is_active()
@@ -74,17 +75,29 @@ def test_installed_again_changed_and_removed(role):
     assert files_but_libvirts() == installed
     with open(HOOK, "a", encoding="utf-8") as hook:
         hook.write("# of an older version of the collection\n")
-    assert "Install the hook" in role(xen_host_libvirt_hook=None)
+    # A play was ended after it had switched to another library. The daemon's restart fails in the next one.
+    switch_again("/usr/local/lib/racefree-block/racefree_block")
+    served, daemon = main_pid(SERVICE), main_pid("libvirtd")
+    variables = {"xen_host_kernel_modules": [], "xen_host_libvirt_hook": None}
+    with failing(tmp_path, "systemctl", "restart libvirtd"):
+        ended = play_role(tmp_path, "xen_host", variables=variables)
+    assert ended.returncode and "Install the hook" in changed_tasks(ended.stdout)
+    assert main_pid(SERVICE) not in (0, served) and main_pid("libvirtd") == daemon
+    assert role() == {"Restart it"} and main_pid("libvirtd") not in (0, daemon)
     assert files_but_libvirts() == installed
 
-    killed = service_pid()
+    killed = main_pid(SERVICE)
     os.kill(killed, 9)
-    wait_until(lambda: is_active() and service_pid() not in (0, killed))
+    wait_until(lambda: is_active() and main_pid(SERVICE) not in (0, killed))
 
     # The other way round: Xen's own script is the default again, and the script works without the service.
-    assert "Remove the hook" in role(
+    # The hook of an older libvirt goes, too.
+    shutil.copy2(HOOK, HOOK_FILE)
+    daemon = main_pid("libvirtd")
+    assert {"Restart it", "Remove the hook"} <= role(
         xen_host_service=False, xen_host_default_script=False, xen_host_libvirt_hook=False
     )
+    assert main_pid("libvirtd") not in (0, daemon) and not os.path.lexists(HOOK_FILE)
     assert not is_active() and os.path.exists(f"{SCRIPT}-racefree") and files()[SCRIPT] == before[SCRIPT]
     assert f"{SCRIPT}.stock" not in files() and not os.path.lexists(HOOK)
 
