@@ -144,6 +144,14 @@ stores:
           returned: when the entry succeeded
           type: str
           sample: /srv/guests/web1.cow
+        record_changed:
+          description: >-
+            Whether the record of the image was written, or would be without check mode. It is also written,
+            with C(changed=false), when another file has the same contents, or when the image's file has got
+            another link or mode, so that the next run does not read the whole image again.
+          returned: when the entry succeeded
+          type: bool
+          sample: true
         space:
           description: >-
             How full the store is, as its file says. V(null) for an empty one. A full store loses what is

@@ -107,7 +107,7 @@ class StoreItem(Item):
         snapshot_store.write_record(self.params["path"], self.image)
 
     def remember(self) -> None:
-        # The same contents in another inode, or with another time of change; or a record of an older version.
+        # In the result, this is record_changed without changed. The same contents in another inode, or with another time of change; or a record of an older version.
         if self.image != self.before and snapshot_store.read_record(self.params["path"]) == self.before:
             snapshot_store.write_record(self.params["path"], self.image)
 
@@ -128,6 +128,7 @@ class StoreItem(Item):
                 "path": path,
                 "space": None if space is None else space.as_dict(),
                 "image": None if self.image is None else _row(self.image),
+                "record_changed": self.image != self.before,
             }
         }
 
