@@ -107,7 +107,8 @@ class StoreItem(Item):
         snapshot_store.write_record(self.params["path"], self.image)
 
     def remember(self) -> None:
-        # In the result, this is record_changed without changed. The same contents in another inode, or with another time of change; or a record of an older version.
+        # The same contents in another inode, or with another time of change; or a record of an older version.
+        # In the result, this is record_changed without changed.
         if self.image != self.before and snapshot_store.read_record(self.params["path"]) == self.before:
             snapshot_store.write_record(self.params["path"], self.image)
 
