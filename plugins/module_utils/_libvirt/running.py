@@ -78,7 +78,7 @@ class Running:
                 told += self._disk_remains() if self.changes_disk else []
             except BlockError as failure:
                 # It must not hide what else stays.
-                told.append(f"it could not be seen whether the disk was rolled back: {failure}")
+                told.append(f"it could not be seen what the guest has: {failure}")
             told += ["the running definition has the new recipe"] if self._put else []
         return told
 
