@@ -236,7 +236,8 @@ def test_what_the_guest_has_cannot_be_seen(scene, monkeypatch):
     with pytest.raises(DeadlineExceeded):
         item.undo()
     seen, recipe = item.remains()
-    assert "could not be seen what the guest has" in seen and recipe == "the running definition has the new recipe"
+    assert "could not be seen what the guest has" in seen
+    assert recipe == "the running definition has the new recipe"
 
 
 @pytest.fixture
