@@ -100,7 +100,9 @@ class RunningDisk(Running):
             is_ours = now is not None and self._is_of_this_run(now)
             return [f"the guest has a disk {target} (state {now.state})"] if now and is_ours else []
         if now is None:
-            return ["the disk of the running guest is detached"]
+            # A guest that has ended has no disks, whoever ended it.
+            is_running = self.guest is not None and _guest.lives(self.resources.shared(Store), self.guest)
+            return ["the disk of the running guest is detached"] if is_running else []
         if not replacing.is_leaving(now):
             return []
         has = "has released" if now.state == vbd_nodes.CLOSED else "was asked to release, and still has,"

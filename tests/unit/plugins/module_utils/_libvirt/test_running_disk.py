@@ -27,6 +27,7 @@ from ansible_collections.racefree.block.plugins.module_utils._libvirt.disk_reque
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.old_xen_disk import OldXenDisk
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.running_disk import RunningDisk
 from ansible_collections.racefree.block.plugins.module_utils._source import spec
+from ansible_collections.racefree.block.plugins.module_utils._xen import guest as _guest
 from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_read
 from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Outcome
 from ansible_collections.racefree.block.plugins.module_utils._xen.guest import Guest
@@ -47,6 +48,8 @@ class Scene:
         monkeypatch.setattr(live_recipe, "put", self.put)
         monkeypatch.setattr(_attach, "detach", self.detach)
         monkeypatch.setattr(vbd_read, "read_vbd", lambda *arguments: self.disk)
+        self.has_ended = False
+        monkeypatch.setattr(_guest, "lives", lambda *arguments: not self.has_ended)
 
         def attach(item):
             self.attach(item)
@@ -204,6 +207,18 @@ def test_a_disk_that_could_not_be_detached(scene, state, told):
     scene.disk = None if state is None else VBD._replace(state=state)
     item.undo()
     assert item.remains() == told and scene.recipe == RECIPE
+
+
+def test_a_guest_that_has_ended_before_its_disk_was_detached(scene):
+    """Nothing was done, so nothing is told."""
+    scene.disk = VBD
+    item = scene.item("absent")
+    scene.sticks = True
+    with pytest.raises(GuestError):
+        item.change()
+    scene.disk, scene.has_ended = None, True
+    item.undo()
+    assert item.remains() == []
 
 
 VBD = Vbd(Key(5, 51728), "xvdb", "/dev/mapper/x", True, False, 4, 4, True, (7, 3), 9, None, None, None, None)
