@@ -50,3 +50,24 @@ def test_a_mapped_device_that_is_made_anew(image, name, other, options, is_same)
                 with make(making, name, two if other else below, **options) as again:
                     assert again.id != first and was.is_same(again) == is_same
             assert not was.is_same(two)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_device_of_nested_tables_that_is_made_anew(image, name, other):
+    """The inner device has no name of its own, so it is another one each time, over the same storage."""
+
+    def source(path):
+        inner = {"start": 0, "length": 2048, "target": "linear", "offset": 0}
+        outer = dict(inner, device={"table": [dict(inner, device={"file": path})]})
+        return spec.parse({"table": [outer], "name": name, "uuid": f"TEST-{name}"})
+
+    paths = [image(each) for each in ("old", "other")]
+    with resources.Resources() as host:
+        with resources.Resources() as making:
+            device = opener.Opener(making).open(source(paths[0]))
+            first = device.id
+            was = OldDevice(host, device)
+        wait_until(lambda: not removal.is_there(first))
+        with resources.Resources() as making:
+            again = opener.Opener(making).open(source(paths[other]))
+            assert again.id != first and was.is_same(again) != other

@@ -74,7 +74,11 @@ class Running:
         told = [] if self._growth is None else self._growth.remains()
         # A disk that is detached is told by the module, and one that is replaced by ``old``.
         if self.old is None and self._is_begun and not self.was_detached:
-            told += self._disk_remains() if self.changes_disk else []
+            try:
+                told += self._disk_remains() if self.changes_disk else []
+            except BlockError as failure:
+                # It must not hide what else stays.
+                told.append(f"it could not be seen what the guest has: {failure}")
             told += ["the running definition has the new recipe"] if self._put else []
         return told
 

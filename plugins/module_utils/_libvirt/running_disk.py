@@ -85,14 +85,24 @@ class RunningDisk(Running):
         return self.changes_disk and self.vbd is not None
 
     def _is_there(self) -> bool:
-        return self._read() is not None
+        now = self._read()
+        return now is not None and self._is_of_this_run(now)
+
+    def _is_of_this_run(self, now: Vbd) -> bool:
+        """Whether it is the disk that :meth:`_attach` was to attach, and not one of somebody else."""
+        if self.device is None:
+            return False
+        return now.params == self._spec().path or now.number == self.device.id[:2]
 
     def _disk_remains(self) -> list[str]:
         now, target = self._read(), self.request.target
         if self.request.present:
-            return [] if now is None else [f"the guest has a disk {target} (state {now.state})"]
+            is_ours = now is not None and self._is_of_this_run(now)
+            return [f"the guest has a disk {target} (state {now.state})"] if now and is_ours else []
         if now is None:
-            return ["the disk of the running guest is detached"]
+            # A guest that has ended has no disks, whoever ended it.
+            is_running = self.guest is not None and _guest.lives(self.resources.shared(Store), self.guest)
+            return ["the disk of the running guest is detached"] if is_running else []
         if not replacing.is_leaving(now):
             return []
         has = "has released" if now.state == vbd_nodes.CLOSED else "was asked to release, and still has,"

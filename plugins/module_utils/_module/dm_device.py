@@ -322,7 +322,7 @@ class DmItem(Item):
         params, mapped = self.params, self.mapped
         if mapped is None:
             if params["diskseq"] is not None:
-                elsewhere.refuse(params, params["name"], "it does not exist", self.resources)
+                elsewhere.refuse(params, params["name"], "it does not exist")
             if self.value is None:
                 raise InvalidValue(
                     "table",
@@ -457,7 +457,7 @@ class DmItem(Item):
     def _plan_absent(self) -> Plan:
         if self.mapped is None:
             if self.params["diskseq"] is not None:
-                elsewhere.refuse(self.params, self.title(), "it does not exist", self.resources)
+                elsewhere.refuse(self.params, self.title(), "it does not exist")
             self.gone = True
             return Plan(False, {}, {})
         params, status = self.params, self.mapped.status

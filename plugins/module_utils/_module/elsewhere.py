@@ -17,16 +17,15 @@ from typing import Any
 from .._base.errors import DeviceGone, WrongDevice
 from .._block import device as _device
 from .._block import loop, sysfs
-from .._source.resources import Resources
 
 
-def refuse(params: dict[str, Any], title: str, wrong: str, resources: Resources) -> None:
+def refuse(params: dict[str, Any], title: str, wrong: str) -> None:
     """
     Raise WrongDevice if the device exists, and for another state than absent also if it is gone. ``wrong``:
     why the other options do not lead to it.
     """
     number, is_removal = params["diskseq"], params["state"] == "absent"
-    where = _where(number, resources)
+    where = _where(number)
     if where is not None:
         hint = "Nothing was done. To use that device, say where it is now; to make a new one, omit diskseq"
         if is_removal:
@@ -40,16 +39,17 @@ def refuse(params: dict[str, Any], title: str, wrong: str, resources: Resources)
         )
 
 
-def _where(number: int, resources: Resources) -> str | None:
+def _where(number: int) -> str | None:
     """What the device with this number is now, for a message; None if it is gone."""
     try:
-        device = resources.enter_context(_device.open_diskseq(number))
-        if loop.is_loop(device):
-            # DeviceGone without a file: then only the number is left of it.
-            offset = loop.settings_of(device).offset
-            file = loop.backing_path(device) or "an unknown file"
-            return f"{device.path} with {file}" + (f" from byte {offset} on" if offset else "")
+        # Closed again: another entry of the list may remove it.
+        with _device.open_diskseq(number) as device:
+            if loop.is_loop(device):
+                # DeviceGone without a file: then only the number is left of it.
+                offset = loop.settings_of(device).offset
+                file = loop.backing_path(device) or "an unknown file"
+                return f"{device.path} with {file}" + (f" from byte {offset} on" if offset else "")
+            name = sysfs.read(f"{device.sysfs}/dm/name")
+            return device.path if name is None else f"{device.path}, the mapped device {name}"
     except DeviceGone:
         return None
-    name = sysfs.read(f"{device.sysfs}/dm/name")
-    return device.path if name is None else f"{device.path}, the mapped device {name}"

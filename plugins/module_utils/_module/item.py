@@ -205,6 +205,16 @@ def undo_steps(steps: list[Callable[[], Any]]) -> None:
         raise problem
 
 
+def seen(look: Callable[[], list[str]]) -> list[str]:
+    """
+    What ``look()`` says remains changed, or that it could not look, which must not hide what else remains.
+    """
+    try:
+        return look()
+    except BlockError as error:
+        return [f"it could not be seen what the guest has: {error}"]
+
+
 def error_of(function: Callable[[], object]) -> BlockError | None:
     """Call the function; the BlockError that it raised, or None."""
     try:

@@ -39,7 +39,7 @@ from .._xen import guest, vdev
 from .._xenstore.pyxs_store import Store
 from . import sealing
 from .guest_disk import SIZE_ARGUMENTS, check_replace, check_source_mode, file_to_grow, wanted_size
-from .item import Identities, Item, Params, Plan, check_seconds, error_of, known, undo_steps
+from .item import Identities, Item, Params, Plan, check_seconds, error_of, known, seen, undo_steps
 
 if TYPE_CHECKING:
     from .._source.spec import Source
@@ -448,7 +448,7 @@ class DiskItem(Item):
         old = None if self.running is None else self.running.old
         if old is not None:
             if not old.is_again:
-                return told + old.state_words()
+                return told + seen(old.state_words)
             self.warnings.append(f"{self.title()}: the guest has {old} again")
             return told
         if self.running is not None and self.running.was_detached:

@@ -304,7 +304,7 @@ class LoopItem(Item):
         if self.device is None:
             if params["diskseq"] is not None:
                 wrong = f"the {'file' if self.source is None else 'device'} has no loop device"
-                elsewhere.refuse(params, self.title(), wrong, self.resources)
+                elsewhere.refuse(params, self.title(), wrong)
             return self._planned({}, wanted)
         # The run returns the device's path, which must lead to this device.
         self.device.need_node()
@@ -532,7 +532,7 @@ class LoopItem(Item):
                 )
             self.removing = asked_for
             if not self.removing:
-                elsewhere.refuse(params, self.title(), "it does not lead to this device", self.resources)
+                elsewhere.refuse(params, self.title(), "it does not lead to this device")
         self.gone = not self.removing
         if not params["deferred"]:
             for device in self.removing:

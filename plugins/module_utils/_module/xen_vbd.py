@@ -41,7 +41,7 @@ from .._xenstore.nodes import Nodes
 from .._xenstore.pyxs_store import Store
 from . import sealing
 from .guest_disk import SIZE_ARGUMENTS, check_replace, check_source_mode, file_to_grow, wanted_size
-from .item import Identities, Item, Params, Plan, check_seconds, error_of, known, undo_steps
+from .item import Identities, Item, Params, Plan, check_seconds, error_of, known, seen, undo_steps
 
 if TYPE_CHECKING:
     from .._source.spec import Source
@@ -284,17 +284,22 @@ class VbdItem(Item):
     def remains(self) -> list[str]:
         told = self.opener.grown + ([] if self.growth is None else self.growth.remains())
         if self.old is not None:
-            return told + self.old.state_words(self.resources.shared(Store))
+            old = self.old
+            return told + seen(lambda: old.state_words(self.resources.shared(Store)))
         if self.params["state"] == "attached":
-            return told + self._new_disk_words()
+            return told + seen(self._new_disk_words)
+        return told + seen(self._removed_words)
+
+    def _removed_words(self) -> list[str]:
+        """What has become of the disk that was to be detached, as texts."""
         if self.vbd is None:
-            return told
+            return []
         now = vbd_read.read_vbd(self.resources.shared(Store), known(self.guest).domid, self.vdev.number)
         if now is None:
-            return told + ["the disk is detached"]
+            return ["the disk is detached"]
         if (now.state, now.online) != (self.vbd.state, self.vbd.online):
-            told.append(f"the disk is being detached (state {now.state})")
-        return told
+            return [f"the disk is being detached (state {now.state})"]
+        return []
 
     def _new_disk_words(self) -> list[str]:
         """That the guest has the new disk although it was rolled back, as texts."""

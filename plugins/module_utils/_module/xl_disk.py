@@ -31,7 +31,7 @@ from .._xl.disk_change import DiskChange, DiskRequest
 from .._xl.guest_config import Exchange, GuestConfig
 from . import sealing
 from .guest_disk import SIZE_ARGUMENTS, check_replace, check_source_mode, file_to_grow, wanted_size
-from .item import Identities, Item, Params, Plan, check_seconds, error_of, known
+from .item import Identities, Item, Params, Plan, check_seconds, error_of, known, seen
 
 if TYPE_CHECKING:
     from .._source import growth
@@ -332,7 +332,7 @@ class XlDiskItem(Item):
 
     def remains(self) -> list[str]:
         told = self._enlarged + ([] if self.running is None else self.running.remains())
-        return told + ([] if self.live is None else self.live.remains())
+        return told + ([] if self.live is None else seen(self.live.remains))
 
     def is_removal(self) -> bool:
         # A configuration and a recipe can be restored.

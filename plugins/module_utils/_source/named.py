@@ -21,6 +21,8 @@ TYPE_CHECKING = False  # for type checkers it is true; importing typing takes lo
 if TYPE_CHECKING:
     from .resources import Resources
 
+_DEVICE_MAPPER = "/sys/class/misc/device-mapper"
+
 
 def open_diskseq(source: spec.DiskseqSource) -> _device.Device:
     """
@@ -59,12 +61,14 @@ def moved_to(source: spec.PathSource, resources: Resources) -> str | None:
     What the device of a PathSource is now, for a message, if its path leads nowhere; None if it is gone, or
     if only the path says which device. A missing link is not a missing device.
     """
+    gone.need_sysfs()
     try:
         boot.check_boot(source.boot_id, source.diskseq)
         if source.diskseq is not None:
             with _device.open_diskseq(source.diskseq) as device:
                 return device.path
-        if source.uuid is not None:
+        # A host may have no device-mapper to ask, and then no mapped devices either.
+        if source.uuid is not None and gone.exists(_DEVICE_MAPPER, gone.SYSFS):
             return f"the mapped device {resources.dm.status(control.by_uuid(source.uuid)).name}"
     except DeviceGone:
         pass

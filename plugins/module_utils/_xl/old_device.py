@@ -21,9 +21,13 @@ from .._dm import control, mapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .._block.device import Device
-    from .._dm import codec
     from .._source.resources import Resources
+
+    # Of each target: its start and length in sectors and its type; the words of its parameters.
+    Lines = list[tuple[tuple[int, int, bytes], list[object]]]
 
 
 class OldDevice:
@@ -40,8 +44,8 @@ class OldDevice:
         # Holding a loop device keeps the inode of its file from being reused, too.
         self._loop = loop.settings_of(device) if loop.is_loop(device) else None
         self._table = self._table_of(device) if mapped.is_mapped(device) else None
-        for number in resources.dm.deps(control.by_device(device)) if self._table else ():
-            resources.enter_context(_device.open_number(*number))
+        for below in self._below(device) if self._table else ():
+            resources.enter_context(below)
 
     def is_same(self, device: Device) -> bool:
         """Whether another held device is this one, or was made anew of exactly the same storage."""
@@ -72,8 +76,25 @@ class OldDevice:
                     device=path,
                 )
 
-    def _table_of(self, device: Device) -> list[codec.TargetLine]:
-        return self._resources.dm.table(control.by_device(device), secure=True)[1]
+    def _table_of(self, device: Device) -> Lines:
+        """
+        The table, with the tables of the mapped devices below instead of their numbers. Such a device without
+        a name of its own is made anew, too, and then has another number.
+        """
+        inner: dict[bytes, object] = {}
+        for below in self._below(device):
+            with below:
+                if mapped.is_mapped(below):
+                    inner[below.id.number.encode()] = self._table_of(below)
+        return [
+            (line[:3], [inner.get(word, word) for word in line.params.split(b" ")])
+            for line in self._resources.dm.table(control.by_device(device), secure=True)[1]
+        ]
+
+    def _below(self, device: Device) -> Iterator[Device]:
+        """The devices that the table of a held mapped device has open. The caller closes them."""
+        for number in self._resources.dm.deps(control.by_device(device)):
+            yield _device.open_number(*number)
 
 
 def _area(status: loop.LoopInfo) -> tuple[int, int, int, int]:

@@ -27,6 +27,7 @@ from ansible_collections.racefree.block.plugins.module_utils._libvirt.disk_reque
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.old_xen_disk import OldXenDisk
 from ansible_collections.racefree.block.plugins.module_utils._libvirt.running_disk import RunningDisk
 from ansible_collections.racefree.block.plugins.module_utils._source import spec
+from ansible_collections.racefree.block.plugins.module_utils._xen import guest as _guest
 from ansible_collections.racefree.block.plugins.module_utils._xen import vbd_read
 from ansible_collections.racefree.block.plugins.module_utils._xen.blkback import Outcome
 from ansible_collections.racefree.block.plugins.module_utils._xen.guest import Guest
@@ -35,6 +36,8 @@ from ansible_collections.racefree.block.plugins.module_utils._xen.vbd_nodes impo
 
 RECIPE = '{"file": "/srv/a"}'
 OLD = '{"file": "/srv/old"}'
+SOURCE = spec.parse("file:/srv/a")
+UUID = "00000005-1111-2222-3333-444444444444"
 
 
 class Scene:
@@ -45,6 +48,8 @@ class Scene:
         monkeypatch.setattr(live_recipe, "put", self.put)
         monkeypatch.setattr(_attach, "detach", self.detach)
         monkeypatch.setattr(vbd_read, "read_vbd", lambda *arguments: self.disk)
+        self.has_ended = False
+        monkeypatch.setattr(_guest, "lives", lambda *arguments: not self.has_ended)
 
         def attach(item):
             self.attach(item)
@@ -52,8 +57,8 @@ class Scene:
         monkeypatch.setattr(RunningDisk, "_attach", attach)
 
     def item(self, state, had=None, wanted=None):
-        request = DiskRequest("xen:///", "web1", "xvdb", None, present=state == "present", timeout=1)
-        definition = connection.Definition("web1", "u", None, "<domain/>")
+        request = DiskRequest("xen:///", "web1", "xvdb", SOURCE, present=state == "present", timeout=1)
+        definition = connection.Definition("web1", UUID, None, "<domain/>")
         item = RunningDisk(types.SimpleNamespace(shared=lambda kind: None), request, definition)
         item.guest, item.vbd = types.SimpleNamespace(domid=5), self.disk
         item.changes_disk = (self.disk is None) == (state == "present")
@@ -66,8 +71,9 @@ class Scene:
 
     def attach(self, item):
         self.steps.append("attach")
+        item.device = types.SimpleNamespace(id=(7, 4, 10), close=lambda: None)
         if self.sticks or self.error is None:
-            self.disk = "a disk"
+            self.disk = NEW
         if self.error is not None:
             raise self.error
         item.vbd = self.disk
@@ -164,13 +170,12 @@ def test_what_is_not_rolled_back_is_told(scene):
     assert item.remains() == []
     with pytest.raises(GuestError):
         item.change()
-    scene.disk = VBD
     item.undo()
     assert item.remains() == [
         "the guest has a disk xvdb (state 4)",
         "the running definition has the new recipe",
     ]
-    scene.sticks, item.vbd = False, VBD
+    scene.sticks, item.vbd = False, NEW
     item.undo()
     assert item.remains() == [] and scene.recipe == OLD
 
@@ -204,7 +209,50 @@ def test_a_disk_that_could_not_be_detached(scene, state, told):
     assert item.remains() == told and scene.recipe == RECIPE
 
 
+def test_a_guest_that_has_ended_before_its_disk_was_detached(scene):
+    """Nothing was done, so nothing is told."""
+    scene.disk = VBD
+    item = scene.item("absent")
+    scene.sticks = True
+    with pytest.raises(GuestError):
+        item.change()
+    scene.disk, scene.has_ended = None, True
+    item.undo()
+    assert item.remains() == []
+
+
 VBD = Vbd(Key(5, 51728), "xvdb", "/dev/mapper/x", True, False, 4, 4, True, (7, 3), 9, None, None, None, None)
+# The disk that a run attaches.
+NEW = VBD._replace(params="/dev/mapper/new", number=(7, 4), diskseq=10)
+
+
+def test_a_disk_that_somebody_else_attached_meanwhile(scene):
+    """It is not this run's, and this run's recipe is not for it."""
+    scene.error = GuestError("the guest has a disk xvdb already")
+    item = scene.item("present", had=OLD, wanted=RECIPE)
+    scene.disk = VBD
+    with pytest.raises(GuestError):
+        item.change()
+    item.undo()
+    assert item.remains() == [] and scene.recipe == OLD
+
+
+def test_what_the_guest_has_cannot_be_seen(scene, monkeypatch):
+    """That does not hide what else stays."""
+    scene.error, scene.sticks = GuestError("no"), True
+    item = scene.item("present", had=OLD, wanted=RECIPE)
+    with pytest.raises(GuestError):
+        item.change()
+
+    def fail(*arguments):
+        raise DeadlineExceeded("xenstored", 1)
+
+    monkeypatch.setattr(vbd_read, "read_vbd", fail)
+    with pytest.raises(DeadlineExceeded):
+        item.undo()
+    seen, recipe = item.remains()
+    assert "could not be seen what the guest has" in seen
+    assert recipe == "the running definition has the new recipe"
 
 
 @pytest.fixture
@@ -226,7 +274,7 @@ def replaced(scene, monkeypatch):
     monkeypatch.setattr(OldXenDisk, "_attach", put_back)
     scene.disk = VBD
     item = scene.item("present", had=OLD, wanted=RECIPE)
-    item.request = item.request._replace(source=spec.parse("file:/srv/a"), replace=True)
+    item.request = item.request._replace(replace=True)
     device = types.SimpleNamespace(path="/dev/loop3", id=types.SimpleNamespace(diskseq=9))
     old = OldDisk(VBD, Guest(5, "u", "web1"), device, True)
     item.vbd = None
@@ -237,7 +285,7 @@ def replaced(scene, monkeypatch):
 def test_everything_is_checked_before_the_old_disk_is_touched(scene, replaced):
     replaced.change()
     assert scene.steps == ["open", "check", "detach", ("recipe", RECIPE), "attach"]
-    assert not replaced.old.is_again and replaced.vbd == "a disk"
+    assert not replaced.old.is_again and replaced.vbd == NEW
 
 
 def test_a_guest_that_keeps_the_old_disk_keeps_its_recipe(scene, replaced):

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.racefree.block.plugins.module_utils._base.errors import KernelError
+from ansible_collections.racefree.block.plugins.module_utils._module.libvirt_disk import DiskItem
 from ansible_collections.racefree.block.plugins.module_utils._module.xen_vbd import VbdItem
 from ansible_collections.racefree.block.plugins.module_utils._module.xl_disk import XlDiskItem
 
@@ -60,3 +61,26 @@ def test_a_device_does_not_stay_because_the_guest_keeps_the_disk(monkeypatch):
     with pytest.raises(KernelError, match="the disk is full"):
         item.undo()
     assert calls == ["gives up"]
+
+
+@pytest.mark.parametrize("place", ["xen_vbd", "xen_vbd, old", "xl_disk", "libvirt_disk"])
+def test_what_the_guest_has_cannot_be_seen(monkeypatch, place):
+    """That does not hide what else stays."""
+    grows = SimpleNamespace(remains=lambda: ["it has grown"], old=None)
+    broken = SimpleNamespace(state_words=lambda *store: fails(), remains=fails, is_again=False)
+    if place == "xl_disk":
+        item = object.__new__(XlDiskItem)
+        vars(item).update(_enlarged=[], running=grows, live=broken)
+    elif place == "libvirt_disk":
+        item = object.__new__(DiskItem)
+        grows.old = broken
+        vars(item).update(_enlarged=[], running=grows, drive=None, exchange=None)
+    else:
+        item = object.__new__(VbdItem)
+        resources = SimpleNamespace(shared=lambda kind: fails())
+        guest = SimpleNamespace(domid=5)
+        vars(item).update(opener=SimpleNamespace(grown=[]), growth=grows, params={"state": "detached"})
+        old = broken if place == "xen_vbd, old" else None
+        vars(item).update(resources=resources, guest=guest, vdev=SimpleNamespace(number=1), vbd=1, old=old)
+    grown, seen = item.remains()
+    assert grown == "it has grown" and "could not be seen what the guest has: the disk is full" in seen
