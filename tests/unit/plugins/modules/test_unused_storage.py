@@ -111,8 +111,10 @@ def test_a_file_with_a_loop_device_stays(disk, tmp_path):
     assert remove(hard, other)["changed"] and not hard.exists()
 
 
-def test_a_file_that_qemu_has_open_stays(disk):
-    code = "open('/proc/self/comm', 'w').write('qemu-mine'); print(flush=True); import time; time.sleep(600)"
+@pytest.mark.parametrize("name", ["qemu-mine", "xen-qemu-system-i386"])
+def test_a_file_that_qemu_has_open_stays(disk, name):
+    """Also that of Xen on Debian."""
+    code = f"open('/proc/self/comm', 'w').write('{name}'); print(flush=True); import time; time.sleep(600)"
     with open(disk, "rb") as file:
         process = subprocess.Popen([sys.executable, "-c", code], stdin=file, stdout=subprocess.PIPE)
     try:
