@@ -11,6 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ _HINT = (
     "Nothing was removed. End that use, or remove the disk there. To keep the storage, set remove_file=false "
     "or remove_volume=false in the role guest_disks"
 )
+# A path that cannot lead to a file.
+_NO_FILE = (*gone.PATH, errno.ENAMETOOLONG, errno.ELOOP)
 # st_dev and st_ino.
 _File = tuple[int, int]
 
@@ -162,16 +165,18 @@ class UnusedStorageItem(Item):
     def _same_file(path: str, inodes: dict[_File, str]) -> str | None:
         if not inodes or "\0" in path:
             return None
-        found = _status_of(path)
+        # Not every text is a path: a target of xl can be for a script.
+        found = _status_of(path, none=_NO_FILE)
         return None if found is None else inodes.get((found.st_dev, found.st_ino))
 
     def _mentions(self) -> Iterator[Mention]:
         """What everybody names, but for the disks that are going. Outside check mode they must be gone."""
         rows = self.params["going"] if self.check_mode else []
         going = {(row["domain"], key_of(row["vdev"])) for row in rows}
-        titles = {f"{row['vdev']} of {row['domain']}" for row in rows}
         for disk, mention in _xl.of_recipes():
-            if disk not in titles:
+            # A guest's name can contain " of ", a vdev cannot.
+            vdev, dummy, guest = disk.partition(" of ")
+            if (guest, key_of(vdev)) not in going:
                 yield mention
         for guest, vdev, mention in _xl.of_configurations():
             if (guest, key_of(vdev)) not in going:
@@ -185,11 +190,11 @@ class UnusedStorageItem(Item):
                     yield mention
 
 
-def _status_of(path: str, follow: bool = True) -> os.stat_result | None:
-    """None if there is no such path; KernelError if that cannot be seen."""
+def _status_of(path: str, follow: bool = True, none: tuple[int, ...] = gone.PATH) -> os.stat_result | None:
+    """None if there is no such path, which the errnos ``none`` say; KernelError if that cannot be seen."""
     try:
         return os.stat(path, follow_symlinks=follow)
     except OSError as error:
-        if error.errno in gone.PATH:
+        if error.errno in none:
             return None
         raise gone.not_seen(error, path) from error

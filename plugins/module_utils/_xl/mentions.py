@@ -66,7 +66,12 @@ def _paths() -> list[str]:
         # xendomains starts everything in auto that has no dot first.
         if not name.startswith(".") and (name.endswith(".cfg") or place.endswith("/auto"))
     }
-    return sorted(name for name in names if gone.exists(name))
+    return sorted(name for name in names if _may_be_read(name))
+
+
+def _may_be_read(path: str) -> bool:
+    """Whether there is such a path, and it is no directory, of which xl can start no guest."""
+    return gone.exists(path) and not gone.exists(f"{path}/.")
 
 
 def _read(path: str) -> bytes:

@@ -148,6 +148,19 @@ def test_a_configuration_that_cannot_be_read_may_name_it(disk, tmp_path):
     assert refused(remove(disk), "web2.cfg") and disk.exists()
 
 
+def test_what_cannot_be_a_configuration_or_a_file_is_not_in_the_way(disk, tmp_path):
+    """Directories, and targets for other scripts, which are no paths and may contain passwords."""
+    (tmp_path / "xen/auto/off").mkdir(parents=True)
+    (tmp_path / "xen/old.cfg").mkdir()
+    loop = tmp_path / "loop.raw"
+    loop.symlink_to(loop)
+    target = f"iqn=iqn.2026-01.org.example:a,password={'x' * 255}"
+    (tmp_path / "xen/web2.cfg").write_text(
+        f"disk = ['phy:{loop},xvdb,w', 'vdev=xvda,script=block-iscsi,target={target}']\n"
+    )
+    assert remove(disk)["changed"] and not disk.exists()
+
+
 def test_a_file_in_a_recipe_stays(disk, tmp_path):
     source = {
         "table": [{"start": 0, "length": 8, "target": "linear", "device": {"file": str(disk)}, "offset": 0}]
@@ -155,7 +168,8 @@ def test_a_file_in_a_recipe_stays(disk, tmp_path):
     recipe = tmp_path / "recipes/web2-xvda.json"
     recipe.write_text(json.dumps({"source": source, "disk": "xvda of web2"}))
     assert refused(remove(disk), disk, recipe)
-    assert remove(disk, check=True, going=[{"domain": "web2", "vdev": "xvda"}])["changed"] and disk.exists()
+    for vdev in ("xvda", "d0", "51712"):
+        assert remove(disk, check=True, going=[{"domain": "web2", "vdev": vdev}])["changed"] and disk.exists()
 
 
 FILE = "<disk type='file' device='disk'><source file='{0}'/><target dev='vda'/></disk>"
