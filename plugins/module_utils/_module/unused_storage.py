@@ -173,6 +173,8 @@ class UnusedStorageItem(Item):
         """What everybody names, but for the disks that are going. Outside check mode they must be gone."""
         rows = self.params["going"] if self.check_mode else []
         going = {(row["domain"], key_of(row["vdev"])) for row in rows}
+        # As libvirt finds a guest by any spelling of its UUID.
+        going |= {(_plain_uuid(domain), key) for domain, key in going}
         for disk, mention in _xl.of_recipes():
             # A guest's name can contain " of ", a vdev cannot.
             vdev, dummy, guest = disk.partition(" of ")
@@ -185,9 +187,15 @@ class UnusedStorageItem(Item):
             return
         for definition in connection.read_all(self.params["uri"], Deadline(self.params["timeout"])):
             for target, is_live, mention in _libvirt.of_definition(definition):
-                is_going = any((name, key_of(target)) in going for name in (definition.name, definition.uuid))
+                names = definition.name, _plain_uuid(definition.uuid)
+                is_going = any((name, key_of(target)) in going for name in names)
                 if not is_going or (is_live and not self.params["live"]):
                     yield mention
+
+
+def _plain_uuid(text: str) -> str:
+    """A UUID for comparison. It is not the name of a domain."""
+    return "uuid:" + text.replace("-", "").lower()
 
 
 def _status_of(path: str, follow: bool = True, none: tuple[int, ...] = gone.PATH) -> os.stat_result | None:
