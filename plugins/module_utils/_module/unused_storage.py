@@ -21,11 +21,13 @@ from .._base import files, gone
 from .._base import locks as _locks
 from .._base.deadline import Deadline
 from .._base.errors import DeviceBusy, InvalidValue, KernelError, WrongDevice
+from .._boot_devices import config as _boot
 from .._libvirt import connection
 from .._libvirt import mentions as _libvirt
 from .._source import file_users, named_storage, spec
 from .._source.named_storage import Mention, Volume, plain
 from .._source.resources import Resources
+from .._swap import config as _swap
 from .._xl import mentions as _xl
 from .._xl.disk_text import key_of
 from .item import Identities, Item, Params, Plan, check_seconds
@@ -183,6 +185,7 @@ class UnusedStorageItem(Item):
         for guest, vdev, mention in _xl.of_configurations():
             if (guest, key_of(vdev)) not in going:
                 yield mention
+        yield from _of_host()
         if self.params["uri"] is None:
             return
         for definition in connection.read_all(self.params["uri"], Deadline(self.params["timeout"])):
@@ -191,6 +194,19 @@ class UnusedStorageItem(Item):
                 is_going = any((name, key_of(target)) in going for name in names)
                 if not is_going or (is_live and not self.params["live"]):
                     yield mention
+
+
+def _of_host() -> Iterator[Mention]:
+    """What the host makes for itself at each boot. It may be stopped, or have failed, until then."""
+    boot = _boot.read() if gone.exists(_boot.PATH) else None
+    if boot is not None:
+        for error in boot.wrong.values():
+            raise error
+        for entry in boot.entries:
+            yield Mention(f"the device {entry.name} in {_boot.PATH}", *named_storage.of_source(entry.source))
+    for name in _swap.names():
+        source = _swap.read(name).parsed()
+        yield Mention(f"the encrypted swap {name}", *named_storage.of_source(source))
 
 
 def _plain_uuid(text: str) -> str:

@@ -15,8 +15,10 @@ import subprocess
 import sys
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._boot_devices import config as boot_config
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection
 from ansible_collections.racefree.block.plugins.module_utils._source import recipe_file
+from ansible_collections.racefree.block.plugins.module_utils._swap import config as swap_config
 from ansible_collections.racefree.block.plugins.module_utils._xl import config_file
 from ansible_collections.racefree.block.plugins.modules import unused_storage
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, modulerun
@@ -29,10 +31,11 @@ POOL = {"path": "/dev/mapper/guests", "uuid": "RACEFREE-POOL-guests"}
 
 @pytest.fixture(autouse=True)
 def host(tmp_path, monkeypatch):
-    """Directories of xl and of recipes."""
-    for module, name in ((config_file, "xen"), (recipe_file, "recipes")):
+    """Directories of xl, of recipes and of encrypted swap, and the list of the devices of each boot."""
+    for module, name in ((config_file, "xen"), (recipe_file, "recipes"), (swap_config, "swap")):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(module, "DIRECTORY", str(tmp_path / name))
+    monkeypatch.setattr(boot_config, "PATH", str(tmp_path / "boot-devices.json"))
 
 
 @pytest.fixture
@@ -170,6 +173,30 @@ def test_a_file_in_a_recipe_stays(disk, tmp_path):
     assert refused(remove(disk), disk, recipe)
     for vdev in ("xvda", "d0", "51712"):
         assert remove(disk, check=True, going=[{"domain": "web2", "vdev": vdev}])["changed"] and disk.exists()
+
+
+def test_storage_that_the_host_makes_devices_of_at_boot_stays(disk, tmp_path):
+    """Also while it is stopped."""
+    boot = tmp_path / "boot-devices.json"
+    table = [{"start": 0, "length": 8, "target": "thin", "pool": POOL, "id": 7}]
+    devices = [{"name": "golden", "source": {"file": str(disk)}}, {"name": "home", "source": {"table": table}}]
+    boot.write_text(json.dumps({"devices": devices}))
+    assert refused(remove(disk), disk, "golden", boot)
+    assert refused(modulerun.run(unused_storage.main, pool=POOL, volumes=[7]), "volume 7", "home", boot)
+    boot.write_text(json.dumps({"devices": [{"name": "golden", "source": {"fle": str(disk)}}]}))
+    assert refused(remove(disk), "golden")
+    boot.unlink()
+    swap = {
+        "source": {"file": str(disk)},
+        "size": None,
+        "priority": None,
+        "discard": False,
+        "cipher": "aes-xts-plain64",
+        "key_size": 512,
+        "overwrite": False,
+    }
+    (tmp_path / "swap/main.json").write_text(json.dumps(swap))
+    assert refused(remove(disk), disk, "swap main") and disk.exists()
 
 
 FILE = "<disk type='file' device='disk'><source file='{0}'/><target dev='vda'/></disk>"
