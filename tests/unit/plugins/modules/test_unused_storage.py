@@ -199,6 +199,14 @@ def test_storage_that_the_host_makes_devices_of_at_boot_stays(disk, tmp_path):
     assert refused(remove(disk), disk, "swap main") and disk.exists()
 
 
+def test_a_recipe_that_is_removed_meanwhile_names_nothing(disk, tmp_path, monkeypatch):
+    """By another run, between finding it and reading it."""
+    there = os.listdir
+    recipes = str(tmp_path / "recipes")
+    monkeypatch.setattr(os, "listdir", lambda path: [*there(path), *["a.json"] * (path == recipes)])
+    assert remove(disk)["changed"] and not disk.exists()
+
+
 FILE = "<disk type='file' device='disk'><source file='{0}'/><target dev='vda'/></disk>"
 BELOW = (
     "<disk type='file'><source file='/top.qcow2'/><backingStore type='file'><format type='raw'/>"
