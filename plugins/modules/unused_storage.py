@@ -12,8 +12,10 @@ version_added: 1.0.0
 description:
   - Removes files, and fails before anything is removed if one of them is still in use or needed. It is if a
     loop device or a process of QEMU has it, or if it is named by a recipe in C(/etc/racefree-block/recipes),
-    by a configuration of C(xl) in C(/etc/xen) or C(/etc/xen/auto), or, with O(uri), by a definition of
-    libvirt or a running guest. Files are compared by their inodes, whatever paths lead to them.
+    by a configuration of C(xl) in C(/etc/xen) or C(/etc/xen/auto), by the roles
+    P(racefree.block.boot_devices#role) and P(racefree.block.encrypted_swap#role) for the next boot, or, with
+    O(uri), by a definition of libvirt or a running guest. Files are compared by their inodes, whatever paths
+    lead to them.
   - Fails, too, if one of these cannot be read.
   - Thin volumes are checked in the same way. M(racefree.block.thin_volumes) deletes them, and refuses those
     that a device uses.

@@ -11,6 +11,7 @@ Note that this module util is **PRIVATE** to the collection. It can have breakin
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -20,11 +21,13 @@ from .._base import files, gone
 from .._base import locks as _locks
 from .._base.deadline import Deadline
 from .._base.errors import DeviceBusy, InvalidValue, KernelError, WrongDevice
+from .._boot_devices import config as _boot
 from .._libvirt import connection
 from .._libvirt import mentions as _libvirt
 from .._source import file_users, named_storage, spec
 from .._source.named_storage import Mention, Volume, plain
 from .._source.resources import Resources
+from .._swap import config as _swap
 from .._xl import mentions as _xl
 from .._xl.disk_text import key_of
 from .item import Identities, Item, Params, Plan, check_seconds
@@ -50,6 +53,8 @@ _HINT = (
     "Nothing was removed. End that use, or remove the disk there. To keep the storage, set remove_file=false "
     "or remove_volume=false in the role guest_disks"
 )
+# A path that cannot lead to a file.
+_NO_FILE = (*gone.PATH, errno.ENAMETOOLONG, errno.ELOOP)
 # st_dev and st_ino.
 _File = tuple[int, int]
 
@@ -162,34 +167,58 @@ class UnusedStorageItem(Item):
     def _same_file(path: str, inodes: dict[_File, str]) -> str | None:
         if not inodes or "\0" in path:
             return None
-        found = _status_of(path)
+        # Not every text is a path: a target of xl can be for a script.
+        found = _status_of(path, none=_NO_FILE)
         return None if found is None else inodes.get((found.st_dev, found.st_ino))
 
     def _mentions(self) -> Iterator[Mention]:
         """What everybody names, but for the disks that are going. Outside check mode they must be gone."""
         rows = self.params["going"] if self.check_mode else []
         going = {(row["domain"], key_of(row["vdev"])) for row in rows}
-        titles = {f"{row['vdev']} of {row['domain']}" for row in rows}
+        # As libvirt finds a guest by any spelling of its UUID.
+        going |= {(_plain_uuid(domain), key) for domain, key in going}
         for disk, mention in _xl.of_recipes():
-            if disk not in titles:
+            # A guest's name can contain " of ", a vdev cannot.
+            vdev, dummy, guest = disk.partition(" of ")
+            if (guest, key_of(vdev)) not in going:
                 yield mention
         for guest, vdev, mention in _xl.of_configurations():
             if (guest, key_of(vdev)) not in going:
                 yield mention
+        yield from _of_host()
         if self.params["uri"] is None:
             return
         for definition in connection.read_all(self.params["uri"], Deadline(self.params["timeout"])):
             for target, is_live, mention in _libvirt.of_definition(definition):
-                is_going = any((name, key_of(target)) in going for name in (definition.name, definition.uuid))
+                names = definition.name, _plain_uuid(definition.uuid)
+                is_going = any((name, key_of(target)) in going for name in names)
                 if not is_going or (is_live and not self.params["live"]):
                     yield mention
 
 
-def _status_of(path: str, follow: bool = True) -> os.stat_result | None:
-    """None if there is no such path; KernelError if that cannot be seen."""
+def _of_host() -> Iterator[Mention]:
+    """What the host makes for itself at each boot. It may be stopped, or have failed, until then."""
+    boot = _boot.read() if gone.exists(_boot.PATH) else None
+    if boot is not None:
+        for error in boot.wrong.values():
+            raise error
+        for entry in boot.entries:
+            yield Mention(f"the device {entry.name} in {_boot.PATH}", *named_storage.of_source(entry.source))
+    for name in _swap.names():
+        source = _swap.read(name).parsed()
+        yield Mention(f"the encrypted swap {name}", *named_storage.of_source(source))
+
+
+def _plain_uuid(text: str) -> str:
+    """A UUID for comparison. It is not the name of a domain."""
+    return "uuid:" + text.replace("-", "").lower()
+
+
+def _status_of(path: str, follow: bool = True, none: tuple[int, ...] = gone.PATH) -> os.stat_result | None:
+    """None if there is no such path, which the errnos ``none`` say; KernelError if that cannot be seen."""
     try:
         return os.stat(path, follow_symlinks=follow)
     except OSError as error:
-        if error.errno in gone.PATH:
+        if error.errno in none:
             return None
         raise gone.not_seen(error, path) from error

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     What = tuple[str, int, int]
 
 _DOMID = "-xen-domid"
+# Debian calls that of Xen /usr/libexec/xen-qemu-system-i386.
+_PROGRAMS = ("qemu", "xen-qemu")
 
 
 class Qemu(Record):
@@ -43,7 +45,7 @@ class Qemu(Record):
 
 def find_qemus() -> list[Qemu]:
     """All QEMU processes of this host; KernelError if /proc cannot be read."""
-    return [_qemu(pid, comm) for pid, comm in _commands() if comm.startswith("qemu")]
+    return [_qemu(pid, comm) for pid, comm in _commands() if comm.startswith(_PROGRAMS)]
 
 
 def holders_of(device: What) -> list[str]:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 
 from .._base import gone
-from .._base.errors import InvalidValue, KernelError
+from .._base.errors import DefinitionError, InvalidValue, KernelError
 from .._base.files import open_regular
 from .._source import named_storage, recipe_file, spec
 from .._source.named_storage import Mention
@@ -51,7 +51,13 @@ def of_recipes() -> Iterator[tuple[str, Mention]]:
         name, end = os.path.splitext(entry)
         if end != ".json":
             continue
-        kept = recipe_file.read(name)
+        try:
+            kept = recipe_file.read(name)
+        except DefinitionError:
+            # Another run may have removed it meanwhile.
+            if recipe_file.exists(name):
+                raise
+            continue
         files, volumes = named_storage.of_source(kept.source)
         yield kept.disk or "", Mention(f"the recipe {recipe_file.path_of(name)}", files, volumes)
 
@@ -66,7 +72,12 @@ def _paths() -> list[str]:
         # xendomains starts everything in auto that has no dot first.
         if not name.startswith(".") and (name.endswith(".cfg") or place.endswith("/auto"))
     }
-    return sorted(name for name in names if gone.exists(name))
+    return sorted(name for name in names if _may_be_read(name))
+
+
+def _may_be_read(path: str) -> bool:
+    """Whether there is such a path, and it is no directory, of which xl can start no guest."""
+    return gone.exists(path) and not gone.exists(f"{path}/.")
 
 
 def _read(path: str) -> bytes:

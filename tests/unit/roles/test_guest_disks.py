@@ -410,6 +410,10 @@ def test_volumes_are_created_first_and_removed_last(role, tmp_path):
     live = role([dict(disk, thin=dict(disk["thin"])) for disk in disks], "-e", '{"guest_disks_live": true}')
     # A disk that is going to be detached is in use until then.
     assert live.volumes == [[(1, "present")], [(1, "present")], [(2, "absent")]]
+    # With xl a running guest keeps the disk, so its volume stays in use.
+    options = json.dumps({"guest_disks_live": True, "guest_disks_manager": "xl"})
+    kept = role([dict(disk, thin=dict(disk["thin"])) for disk in disks], "-e", options)
+    assert kept.volumes == done.volumes
 
 
 def test_an_image_of_another_format(role, tmp_path):

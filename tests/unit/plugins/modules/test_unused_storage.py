@@ -15,8 +15,10 @@ import subprocess
 import sys
 
 import pytest
+from ansible_collections.racefree.block.plugins.module_utils._boot_devices import config as boot_config
 from ansible_collections.racefree.block.plugins.module_utils._libvirt import connection
 from ansible_collections.racefree.block.plugins.module_utils._source import recipe_file
+from ansible_collections.racefree.block.plugins.module_utils._swap import config as swap_config
 from ansible_collections.racefree.block.plugins.module_utils._xl import config_file
 from ansible_collections.racefree.block.plugins.modules import unused_storage
 from ansible_collections.racefree.block.tests.unit.plugins.module_utils import loopdevices, modulerun
@@ -29,10 +31,11 @@ POOL = {"path": "/dev/mapper/guests", "uuid": "RACEFREE-POOL-guests"}
 
 @pytest.fixture(autouse=True)
 def host(tmp_path, monkeypatch):
-    """Directories of xl and of recipes."""
-    for module, name in ((config_file, "xen"), (recipe_file, "recipes")):
+    """Directories of xl, of recipes and of encrypted swap, and the list of the devices of each boot."""
+    for module, name in ((config_file, "xen"), (recipe_file, "recipes"), (swap_config, "swap")):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(module, "DIRECTORY", str(tmp_path / name))
+    monkeypatch.setattr(boot_config, "PATH", str(tmp_path / "boot-devices.json"))
 
 
 @pytest.fixture
@@ -111,8 +114,10 @@ def test_a_file_with_a_loop_device_stays(disk, tmp_path):
     assert remove(hard, other)["changed"] and not hard.exists()
 
 
-def test_a_file_that_qemu_has_open_stays(disk):
-    code = "open('/proc/self/comm', 'w').write('qemu-mine'); print(flush=True); import time; time.sleep(600)"
+@pytest.mark.parametrize("name", ["qemu-mine", "xen-qemu-system-i386"])
+def test_a_file_that_qemu_has_open_stays(disk, name):
+    """Also that of Xen on Debian."""
+    code = f"open('/proc/self/comm', 'w').write('{name}'); print(flush=True); import time; time.sleep(600)"
     with open(disk, "rb") as file:
         process = subprocess.Popen([sys.executable, "-c", code], stdin=file, stdout=subprocess.PIPE)
     try:
@@ -146,6 +151,19 @@ def test_a_configuration_that_cannot_be_read_may_name_it(disk, tmp_path):
     assert refused(remove(disk), "web2.cfg") and disk.exists()
 
 
+def test_what_cannot_be_a_configuration_or_a_file_is_not_in_the_way(disk, tmp_path):
+    """Directories, and targets for other scripts, which are no paths and may contain passwords."""
+    (tmp_path / "xen/auto/off").mkdir(parents=True)
+    (tmp_path / "xen/old.cfg").mkdir()
+    loop = tmp_path / "loop.raw"
+    loop.symlink_to(loop)
+    target = f"iqn=iqn.2026-01.org.example:a,password={'x' * 255}"
+    (tmp_path / "xen/web2.cfg").write_text(
+        f"disk = ['phy:{loop},xvdb,w', 'vdev=xvda,script=block-iscsi,target={target}']\n"
+    )
+    assert remove(disk)["changed"] and not disk.exists()
+
+
 def test_a_file_in_a_recipe_stays(disk, tmp_path):
     source = {
         "table": [{"start": 0, "length": 8, "target": "linear", "device": {"file": str(disk)}, "offset": 0}]
@@ -153,7 +171,40 @@ def test_a_file_in_a_recipe_stays(disk, tmp_path):
     recipe = tmp_path / "recipes/web2-xvda.json"
     recipe.write_text(json.dumps({"source": source, "disk": "xvda of web2"}))
     assert refused(remove(disk), disk, recipe)
-    assert remove(disk, check=True, going=[{"domain": "web2", "vdev": "xvda"}])["changed"] and disk.exists()
+    for vdev in ("xvda", "d0", "51712"):
+        assert remove(disk, check=True, going=[{"domain": "web2", "vdev": vdev}])["changed"] and disk.exists()
+
+
+def test_storage_that_the_host_makes_devices_of_at_boot_stays(disk, tmp_path):
+    """Also while it is stopped."""
+    boot = tmp_path / "boot-devices.json"
+    table = [{"start": 0, "length": 8, "target": "thin", "pool": POOL, "id": 7}]
+    devices = [{"name": "golden", "source": {"file": str(disk)}}, {"name": "home", "source": {"table": table}}]
+    boot.write_text(json.dumps({"devices": devices}))
+    assert refused(remove(disk), disk, "golden", boot)
+    assert refused(modulerun.run(unused_storage.main, pool=POOL, volumes=[7]), "volume 7", "home", boot)
+    boot.write_text(json.dumps({"devices": [{"name": "golden", "source": {"fle": str(disk)}}]}))
+    assert refused(remove(disk), "golden")
+    boot.unlink()
+    swap = {
+        "source": {"file": str(disk)},
+        "size": None,
+        "priority": None,
+        "discard": False,
+        "cipher": "aes-xts-plain64",
+        "key_size": 512,
+        "overwrite": False,
+    }
+    (tmp_path / "swap/main.json").write_text(json.dumps(swap))
+    assert refused(remove(disk), disk, "swap main") and disk.exists()
+
+
+def test_a_recipe_that_is_removed_meanwhile_names_nothing(disk, tmp_path, monkeypatch):
+    """By another run, between finding it and reading it."""
+    there = os.listdir
+    recipes = str(tmp_path / "recipes")
+    monkeypatch.setattr(os, "listdir", lambda path: [*there(path), *["a.json"] * (path == recipes)])
+    assert remove(disk)["changed"] and not disk.exists()
 
 
 FILE = "<disk type='file' device='disk'><source file='{0}'/><target dev='vda'/></disk>"
@@ -170,7 +221,7 @@ def test_a_file_of_a_domain_of_libvirt_stays(disk, domain, element, has_recipe, 
     domain(element.format(disk), {"file": str(disk)} if has_recipe else None, live)
     asked = {"uri": "qemu:///system"}
     assert refused(remove(disk, **asked), disk, "vda of web1") and disk.exists()
-    for name in ("web1", UUID):
+    for name in ("web1", UUID, UUID.upper().replace("-", "")):
         going = dict(asked, going=[{"domain": name, "vdev": "vda"}])
         # A running guest keeps its disk, unless that is detached from it.
         assert refused(remove(disk, check=True, **going)) == live
