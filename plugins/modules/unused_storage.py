@@ -27,7 +27,8 @@ extends_documentation_fragment:
   - racefree.block.source.pool
 notes:
   - Guests whose configuration is elsewhere are found only while they run.
-  - A volume of one of libvirt's storage pools (C(type='volume')) is found only while the guest runs.
+  - A volume of one of libvirt's storage pools (C(type='volume')) is found only while the guest runs. So is
+    the backing file of an image in another format, such as qcow2, unless a definition of libvirt names it.
 seealso:
   - module: racefree.block.thin_volumes
   - module: racefree.block.libvirt_disks

@@ -93,7 +93,7 @@ class Pending(Record):
 def look(path: str) -> File | None:
     """The file as it is now; None if there is none. Raises InvalidValue or KernelError."""
     with _opened(path) as fd:
-        return None if fd is None else _file(fd)
+        return None if fd is None else _file(fd, path)
 
 
 def read_whole(path: str, limit: Deadline) -> tuple[File, str] | None:
@@ -104,9 +104,9 @@ def read_whole(path: str, limit: Deadline) -> tuple[File, str] | None:
     with _opened(path) as fd:
         if fd is None:
             return None
-        there = _file(fd)
+        there = _file(fd, path)
         summed = chain.checksum(fd, path, there.size, limit)
-        if _file(fd) != there:
+        if _file(fd, path) != there:
             raise WrongDevice(
                 "it was written to while it was read",
                 device=path,
@@ -195,7 +195,7 @@ class New:
         """Write it to the disk; the file as it is then, and its SHA-256. DeadlineExceeded, KernelError."""
         try:
             os.fsync(self.fd)
-            made = _file(self.fd)
+            made = _file(self.fd, self.path)
         except OSError as error:
             raise KernelError.from_oserror(error, "write the image to the disk", device=self.path) from error
         return made, chain.checksum(self.fd, self.path, made.size, limit)
@@ -337,8 +337,11 @@ def _opened(path: str) -> Iterator[int | None]:
         os.close(fd)
 
 
-def _file(fd: int) -> File:
-    there = os.fstat(fd)
+def _file(fd: int, path: str) -> File:
+    try:
+        there = os.fstat(fd)
+    except OSError as error:
+        raise KernelError.from_oserror(error, "look at the image", device=path) from error
     return File(there.st_size, there.st_mtime_ns, there.st_ino, there.st_ctime_ns)
 
 

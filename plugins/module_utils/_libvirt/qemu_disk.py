@@ -89,6 +89,10 @@ class QemuDisk:
         """What libvirt lists there now, or None. Raises GuestError or DeadlineExceeded."""
         return self._disk_in(self._live(limit or Deadline(_ANSWERING)))
 
+    def is_running(self) -> bool:
+        """Whether the guest runs now. Raises GuestError or DeadlineExceeded."""
+        return self._live(Deadline(_ANSWERING)) is not None
+
     def _disk_in(self, definition: str | None) -> domain_xml.Present | None:
         return None if definition is None else domain_xml.Domain(definition).disk(self.request.target)
 

@@ -53,7 +53,7 @@ class RunningDisk(Running):
             store, request = self.resources.shared(Store), self.request
             attached.refuse_served_by_others(store, key, request.target, request.title)
             if request.present:
-                attached.refuse_nodes(store, key, request.target, request.title)
+                attached.refuse_libxl_nodes(store, key, request.target, request.title)
         live = domain_xml.parsed(self.definition.live)
         self.listed = live.disk(self.request.target)
         self.had_recipe = live.recipe(self.request.target)
@@ -192,8 +192,11 @@ class RunningDisk(Running):
         error = attached.difference(vbd, request.title, wanted, way, wait)
         self.device = self._opened(vbd)
         listed = self.listed
-        if error is None and request.present and listed is not None and listed.source == self._spec().path:
-            error = self._other_settings({"shared": (listed.shareable, request.shared)})
+        # Without the mark, libvirt's definition does not say whether others may use it: xen_vbd, and the first
+        # version of this collection, do not write it.
+        is_shared = listed is not None and listed.source == self._spec().path and listed.shareable
+        if error is None and request.present and is_shared:
+            error = self._other_settings({"shared": (True, request.shared)})
         if error is None and (self.device is None or not self._is_source(self.device)):
             error = self._other_disk(attached.other_disk(vbd, self.device))
         return error

@@ -89,7 +89,8 @@ class RunningQemuDisk(Running):
         if self.request.present:
             return [f"the guest has a disk {self.request.target}"] if self._is_there() else []
         if self._at().listed() is None:
-            return ["the disk of the running guest is detached"]
+            # A guest that has ended has no disks, whoever ended it.
+            return ["the disk of the running guest is detached"] if self._at().is_running() else []
         if self._at().was_asked:
             return ["the guest was asked to release the disk, which QEMU cannot withdraw"]
         return []

@@ -547,7 +547,9 @@ class VbdItem(Item):
         with _sharing.Sharing(stack.questions(self.resources)) as sharing:
             guard = None if old.is_shared else sharing.guard
             if by_libvirt:
-                outcome = attach.attach_again(store, old.request(), limit, guard, URI, is_listed)
+                outcome = attach.attach_again(
+                    store, old.request(), limit, guard, URI, is_listed, shareable=old.is_shared
+                )
             else:
                 (outcome,) = blkback.attach(store, [old.request()], timeout, guard=guard)
         if outcome.error is not None:

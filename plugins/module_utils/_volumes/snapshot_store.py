@@ -186,7 +186,10 @@ def _exchange(path: str, text: str) -> None:
 
 
 def _now(backing: _backing.Backing) -> Image:
-    there = os.fstat(backing.fd)
+    try:
+        there = os.fstat(backing.fd)
+    except OSError as error:
+        raise KernelError.from_oserror(error, "look at the image", device=backing.path) from error
     return Image(backing.path, there.st_size, there.st_mtime_ns, None, there.st_ino, there.st_ctime_ns)
 
 

@@ -218,7 +218,8 @@ def _refuse_lvm(control: _control.Control, pool: _device.Device) -> None:
         raise WrongDevice(
             f"it is a pool of LVM (uuid {status.uuid}), which assigns the numbers of its volumes itself",
             device=status.name,
-            hint="Make and remove its volumes with lvcreate and lvremove",
+            hint="Make and remove its volumes with lvcreate and lvremove. LVM does not know a volume that "
+            "was made without it: remove that one with dmsetup message POOL 0 'delete ID'",
         )
 
 

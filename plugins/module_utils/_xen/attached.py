@@ -102,7 +102,19 @@ def refuse_nodes(store: Nodes, key: vbd_nodes.Key, vdev: str, title: str) -> Non
     DeviceBusy if XenStore has nodes of a disk where one is to be attached. libxl looks at its own copy of
     them, too. A backend's directory without that copy is in use as well.
     """
-    there = [path for path in (key.libxl, key.backend) if store.exists(path)]
+    _refuse_nodes(store, (key.libxl, key.backend), vdev, title)
+
+
+def refuse_libxl_nodes(store: Nodes, key: vbd_nodes.Key, vdev: str, title: str) -> None:
+    """
+    As :func:`refuse_nodes`, where libxl is to attach a disk: it removes a backend's directory without its own
+    copy of the nodes itself (libxl__device_generic_add, tools/libs/light/libxl_device.c).
+    """
+    _refuse_nodes(store, (key.libxl,), vdev, title)
+
+
+def _refuse_nodes(store: Nodes, paths: tuple[str, ...], vdev: str, title: str) -> None:
+    there = [path for path in paths if store.exists(path)]
     if there:
         raise DeviceBusy(
             f"the guest has a disk {vdev} already, or nodes of one are left: {', '.join(there)}",

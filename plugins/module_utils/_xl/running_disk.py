@@ -88,7 +88,7 @@ class RunningDisk:
             key = vbd_nodes.Key(self._guest.domid, number)
             attached.refuse_served_by_others(self._store, key, self._request.vdev, self.title)
             if self._request.present:
-                attached.refuse_nodes(self._store, key, self._request.vdev, self.title)
+                attached.refuse_libxl_nodes(self._store, key, self._request.vdev, self.title)
         else:
             device = attached.open_device(self._vbd)
             self.device = None if device is None else self._resources.enter_context(device)

@@ -179,7 +179,10 @@ def test_storage_that_the_host_makes_devices_of_at_boot_stays(disk, tmp_path):
     """Also while it is stopped."""
     boot = tmp_path / "boot-devices.json"
     table = [{"start": 0, "length": 8, "target": "thin", "pool": POOL, "id": 7}]
-    devices = [{"name": "golden", "source": {"file": str(disk)}}, {"name": "home", "source": {"table": table}}]
+    devices = [
+        {"name": "golden", "source": {"file": str(disk)}},
+        {"name": "home", "source": {"table": table}},
+    ]
     boot.write_text(json.dumps({"devices": devices}))
     assert refused(remove(disk), disk, "golden", boot)
     assert refused(modulerun.run(unused_storage.main, pool=POOL, volumes=[7]), "volume 7", "home", boot)
