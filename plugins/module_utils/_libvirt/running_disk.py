@@ -192,7 +192,7 @@ class RunningDisk(Running):
         error = attached.difference(vbd, request.title, wanted, way, wait)
         self.device = self._opened(vbd)
         listed = self.listed
-        # Without the mark, libvirt's definition does not say whether others may use it: xen_vbd, and the first
+        # Without the mark, the definition does not say whether others may use it: xen_vbd, and the first
         # version of this collection, do not write it.
         is_shared = listed is not None and listed.source == self._spec().path and listed.shareable
         if error is None and request.present and is_shared:
