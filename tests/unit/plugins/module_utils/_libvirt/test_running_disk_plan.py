@@ -142,6 +142,6 @@ def test_nodes_that_are_left_of_another_disk(host):
         planned(host)
     host._shared[Store].remove(Key(5, 51728).libxl)
     # libxl removes it itself.
-    host._shared[Store].write(f"{Key(5, 51728).backend}/frontend-id", "5")
+    host._shared[Store].write(Key(5, 51728).backend, "")
     assert planned(host).changes_disk
     assert planned(host, present=False).changes_disk is False

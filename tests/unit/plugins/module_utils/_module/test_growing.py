@@ -209,9 +209,12 @@ def test_a_guest_that_is_not_told_in_time(daemon, attach):
         assert predict_and_run(xen_vbd.main, **vbd(disk, size="2M"))["changed"]
 
 
-def test_a_guest_that_is_not_connected_is_not_waited_for(store, attach):
+def test_a_guest_that_is_not_connected_is_not_waited_for(store, attach, tmp_path, monkeypatch):
     disk = attach()
     store.write(f"{disk.key.backend}/state", "2")
+    # blkback has opened the device before the guest connects.
+    monkeypatch.setattr(Key, "sysfs", str(tmp_path))
+    (tmp_path / "physical_device").write_text(store.read(f"{disk.key.backend}/physical-device"))
     assert predict_and_run(xen_vbd.main, **vbd(disk, size="2M", timeout=1))["changed"]
     assert disk.size == 2 * MIB
 
