@@ -407,13 +407,13 @@ def test_a_device_that_was_renamed_is_not_gone(name, cleanup, option):
     words = f"/dev/{made['name']}", f"the mapped device {moved}"
     result = refused("dm_device", *words, "diskseq and state=absent only", **options)
     assert result["gone"] is False
+    present = dict(options, table="0 8 zero", state="present")
     if option == "name":
-        options["table"] = "0 8 zero"
-        refused("dm_device", *words, "say where it is now", **dict(options, state="present"))
+        refused("dm_device", *words, "say where it is now", **present)
     assert run_module("dm_device", diskseq=made["diskseq"], state="absent")["gone"]
     assert predict_and_run("dm_device", **options)["gone"]
     if option == "name":
-        refused("dm_device", "that had this number is gone", **dict(options, state="present"))
+        refused("dm_device", "that had this number is gone", **present)
 
 
 KILLED = """
