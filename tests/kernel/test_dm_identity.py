@@ -403,17 +403,16 @@ def test_a_device_that_was_renamed_is_not_gone(name, cleanup, option):
     subprocess.run(["dmsetup", "rename", name, moved], check=True)
     udev_settle()
     value = name if option == "name" else f"OTHER-{name}"
-    options = {option: value, "diskseq": made["diskseq"], "state": "absent"}
+    options = {option: value, "diskseq": made["diskseq"]}
     words = f"/dev/{made['name']}", f"the mapped device {moved}"
-    result = refused("dm_device", *words, "diskseq and state=absent only", **options)
+    result = refused("dm_device", *words, "diskseq and state=absent only", state="absent", **options)
     assert result["gone"] is False
-    present = dict(options, table="0 8 zero", state="present")
     if option == "name":
-        refused("dm_device", *words, "say where it is now", **present)
+        refused("dm_device", *words, "say where it is now", table="0 8 zero", **options)
     assert run_module("dm_device", diskseq=made["diskseq"], state="absent")["gone"]
-    assert predict_and_run("dm_device", **options)["gone"]
+    assert predict_and_run("dm_device", state="absent", **options)["gone"]
     if option == "name":
-        refused("dm_device", "that had this number is gone", **present)
+        refused("dm_device", "that had this number is gone", table="0 8 zero", **options)
 
 
 KILLED = """
