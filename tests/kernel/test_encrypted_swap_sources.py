@@ -519,10 +519,10 @@ def test_the_plan(disk, swap, tmp_path, capsys):
     path = swap("one")
     assert program.main(["start", "one"]) == 0
     one = {"source": {"file": path}, "size": 8 * MIB, "priority": 5}
-    assert planned(one=one) == ([], [], ["one"])
+    assert planned(one=one) == ([], [], ["one"], {"one": os.path.dirname(path)})
     # It is written, but not applied.
     swap("one", priority=7)
-    assert planned(one=dict(one, priority=7)) == ([], [], [])
+    assert planned(one=dict(one, priority=7))[:3] == ([], [], [])
     # The same file under two names, in the list or not.
     link = str(tmp_path / "link")
     os.symlink(path, link)
@@ -530,7 +530,7 @@ def test_the_plan(disk, swap, tmp_path, capsys):
     for listed in ({"two": two}, {"one": one, "two": two}):
         errors = " ".join(planned(**listed).errors)
         assert "one and two: both areas are on" in errors or "two and one: both areas are on" in errors
-    assert planned(["one"], two=two) == ([], [], [])
+    assert planned(["one"], two=two)[:3] == ([], [], [])
     missing = {"source": {"file": str(tmp_path / "missing")}, "size": MIB}
     assert "both areas are on" in planned(a=missing, b=missing).errors[0]
     assert planned(a=missing).errors == []
@@ -551,13 +551,13 @@ def test_the_plan_of_devices(disk, mapped, swap):
     doubtful, sure = {"source": {"path": node}}, {"source": {"path": node, "uuid": f"U-{mapped}"}}
     found = planned(a=doubtful)
     assert not found.errors and "can name another disk after the next boot" in found.warnings[0]
-    assert planned(a=sure) == ([], [], [])
+    assert planned(a=sure) == ([], [], [], {})
     assert "both areas are on" in planned(a=sure, b=doubtful).errors[0]
     swap("a", size=None, **sure)
     assert program.main(["start", "a"]) == 0
-    assert planned(a=dict(sure, priority=5)) == ([], [], ["a"])
+    assert planned(a=dict(sure, priority=5)) == ([], [], ["a"], {})
     assert "both areas are on" in planned(b=sure).errors[0]
-    assert planned(["a"], b=sure) == ([], [], [])
+    assert planned(["a"], b=sure) == ([], [], [], {})
     assert program.main(["stop", "a"]) == 0
     subprocess.run(["mkfs.ext4", "-q", node], check=True)
     # Known, but with something on it by now.
