@@ -48,6 +48,14 @@ def find_qemus() -> list[Qemu]:
     return [_qemu(pid, comm) for pid, comm in _commands() if comm.startswith(_PROGRAMS)]
 
 
+def qemus_with(wanted: set[What]) -> Iterator[tuple[What, Qemu]]:
+    """Yield ``(what, Qemu)`` for each of ``wanted`` that a QEMU process has open; KernelError."""
+    for qemu in find_qemus():
+        for one in {what(found) for found, dummy in of_process(qemu.pid)}:
+            if one is not None and one in wanted:
+                yield one, qemu
+
+
 def holders_of(device: What) -> list[str]:
     """The PIDs of holders (``_process.holder``) that have the device open; KernelError."""
     return [

@@ -41,11 +41,8 @@ def find(resources: Resources, files: set[File]) -> dict[File, str]:
 
 def _qemus(files: set[File]) -> dict[File, str]:
     found: dict[File, str] = {}
-    for qemu in open_files.find_qemus():
-        for status, dummy in open_files.of_process(qemu.pid):
-            what = open_files.what(status)
-            if what is not None and what[0] == "file" and what[1:] in files:
-                found.setdefault(what[1:], f"{qemu.name} (process {qemu.pid})")
+    for what, qemu in open_files.qemus_with({("file", *file) for file in files}):
+        found.setdefault(what[1:], f"{qemu.name} (process {qemu.pid})")
     return found
 
 

@@ -143,11 +143,8 @@ def _guests(number: tuple[int, int]) -> list[str]:
 
 
 def _qemus(what: open_files.What) -> list[str]:
-    return [
-        f"the guest or program {qemu.name} (process {qemu.pid})"
-        for qemu in open_files.find_qemus()
-        if any(open_files.what(found) == what for found, dummy in open_files.of_process(qemu.pid))
-    ]
+    qemus = open_files.qemus_with({what})
+    return [f"the guest or program {qemu.name} (process {qemu.pid})" for dummy, qemu in qemus]
 
 
 def _busy(path: str, names: list[str]) -> DeviceBusy:
